@@ -1,0 +1,351 @@
+"""Agents: a loop over a model and tools. They know nothing of actors, teams or the network.
+
+An agent is stateful: it is given only what is new and remembers the rest. Write one of your own in ten lines:
+
+    class Echo(BaseChatAgent):
+        produced_message_types = (TextMessage,)
+
+        async def on_messages(self, messages, cancellation_token):
+            return Response(chat_message=TextMessage(content=messages[-1].to_text(), source=self.name))
+
+        async def on_reset(self, cancellation_token): ...
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from .cancellation import CancellationToken
+from .clock import monotonic, new_id
+from .errors import ConfigError, DecodeError, StateError, Suspended, TinygenError
+from .journal import effect
+from .messages import (
+    BaseAgentEvent,
+    BaseChatMessage,
+    HandoffMessage,
+    ModelClientStreamingChunkEvent,
+    Record,
+    Response,
+    TextMessage,
+    UserInputRequestedEvent,
+)
+from .run import current_scope, settled
+from .runner import TaskRunner
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+    from typing import Any
+
+    from .run import Run
+    from .runner import Undo
+
+    Said = BaseAgentEvent | BaseChatMessage | Response
+
+
+class BaseChatAgent(TaskRunner):
+    """Base of all agents. A subclass defines `on_messages` (or the stream), `on_reset` and what it produces.
+
+    Args:
+        name: a Python identifier, unique in its team.
+        description: what it is for; selectors read it.
+    """
+
+    opaque = False
+    """Set to True in a class whose turn is not determined by its messages and effects: its whole turn is then one
+    effect, recorded with the state it led to."""
+
+    def __init__(self, name: str, description: str) -> None:
+        if not isinstance(name, str) or not name.isidentifier():
+            raise ConfigError(f"an agent's name must be a Python identifier such as 'web_searcher', not {name!r}")
+        self._name = name
+        self._description = description
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """What others call it."""
+        return self._name
+
+    @property
+    def description(self) -> str:
+        """What it is for."""
+        return self._description
+
+    @property
+    def produced_message_types(self) -> Sequence[type[BaseChatMessage]]:
+        """The message types its responses have."""
+        raise NotImplementedError
+
+    async def on_messages(self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken) -> Response:
+        """Answer `messages`, which are what is new since the last call."""
+        raise NotImplementedError
+
+    async def on_messages_stream(
+        self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken
+    ) -> AsyncGenerator[Said, None]:
+        """Answer `messages`: events as they happen, the `Response` last."""
+        response = await self.on_messages(messages, cancellation_token)
+        for message in response.inner_messages or ():
+            yield message
+        yield response
+
+    async def on_reset(self, cancellation_token: CancellationToken) -> None:
+        """Forget everything since construction."""
+        raise NotImplementedError
+
+    async def on_pause(self, cancellation_token: CancellationToken) -> None:
+        """The team it is in was paused."""
+
+    async def on_resume(self, cancellation_token: CancellationToken) -> None:
+        """The team it is in goes on."""
+
+    async def save_state(self) -> Mapping[str, Any]:
+        """What `load_state` needs to go on elsewhere, as JSON data."""
+        return self._save_suspension({"type": "BaseState", "version": "1.0.0"})
+
+    async def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take over a saved state, whole or not at all. Raises `StateError`."""
+        with loading():
+            self._suspension = self._load_suspension(expect_state(state, "BaseState"))
+
+    async def close(self) -> None:
+        """Let go of what it holds."""
+
+    async def checkpoint(self) -> Undo:
+        """Go back to now, later: by `save_state` where a subclass defines it, else by its attributes as they are."""
+        if type(self).save_state is not BaseChatAgent.save_state:
+            state = await self.save_state()
+
+            async def reload() -> None:
+                await self.load_state(state)
+
+            return reload
+        attributes = dict(vars(self))
+
+        async def restore() -> None:
+            live, suspension = self._live, self._suspension
+            vars(self).clear()
+            vars(self).update(attributes)
+            self._live, self._suspension = live, suspension
+
+        return restore
+
+    async def take_turn(self, messages: Sequence[BaseChatMessage], run: Run) -> Response:
+        """Answer `messages` as part of `run`: says there what it says."""
+        began = monotonic()
+        scope = current_scope()
+        event = run.tell("agent", "start", self.name, {}) if run.listeners else None
+        outer = scope.event if scope is not None else None
+        if scope is not None and event is not None:
+            scope.event = event
+        try:
+            response = await (self._opaque_turn(messages, run) if self.opaque else self._turn(messages, run.emit))
+            run.check()
+        finally:
+            if scope is not None and event is not None:
+                scope.event = outer
+                run.tell("agent", "end", self.name, {}, event=event, duration=monotonic() - began)
+        run.emit(response.chat_message)
+        return response
+
+    async def _turn(self, messages: Sequence[BaseChatMessage], say: Callable[[Any], None]) -> Response:
+        response: Response | None = None
+        token = current_token()
+        stream = self.on_messages_stream(messages, token)
+        try:
+            async for item in stream:
+                if isinstance(item, Response):
+                    response = item
+                elif isinstance(item, (BaseAgentEvent, BaseChatMessage)):
+                    say(item)
+                else:
+                    raise misbehaved(self, f"yielded {item!r}; expected messages, events and a Response")
+        finally:
+            if close := getattr(stream, "aclose", None):
+                await close()
+        if response is None:
+            raise misbehaved(self, "ended its turn without a Response")
+        if not isinstance(response.chat_message, BaseChatMessage):
+            raise misbehaved(self, f"answered with {response.chat_message!r}, which is not a chat message")
+        return response
+
+    async def _opaque_turn(self, messages: Sequence[BaseChatMessage], run: Run) -> Response:
+        live = False
+
+        async def call() -> OpaqueTurn:
+            nonlocal live
+            live, said = True, []
+
+            def say(item: Any) -> None:
+                run.emit(item)
+                if not isinstance(item, ModelClientStreamingChunkEvent):
+                    said.append(item)
+
+            response = await self._turn(messages, say)
+            return OpaqueTurn(said=said, response=response, state=dict(await self.save_state()))
+
+        turn = await effect("turn", list(messages), call, OpaqueTurn, name=self.name)
+        if not live:
+            for item in turn.said:
+                run.emit(item)
+            await self.load_state(turn.state)
+        return turn.response
+
+    async def _perform(self, run: Run, task: list[BaseChatMessage], output_task: bool) -> str | None:
+        if output_task:
+            for message in task:
+                run.emit(message)
+        undo = await self.checkpoint()
+        turn = run.spawn(self.take_turn(task, run), f"turn of agent {self.name!r}", run.scope)
+        await settled(turn)
+        try:
+            turn.result()
+            run.check()
+        except Suspended:
+            await undo()
+            raise
+        return None
+
+
+class OpaqueTurn(Record):
+    """The recorded turn of an opaque agent: what it said, and the state it led to."""
+
+    said: list[BaseAgentEvent | BaseChatMessage]
+    response: Response
+    state: dict[str, Any]
+
+
+async def suspend(prompt: str, cancellation_token: CancellationToken | None = None) -> str:
+    """An `input_func` for people who are not there now: the run is suspended until somebody answers.
+
+    agent = UserProxyAgent("user", input_func=suspend)
+    """
+    raise Suspended
+
+
+class UserProxyAgent(BaseChatAgent):
+    """Stands for a person: asks them and answers with what they say.
+
+    Args:
+        name: a Python identifier.
+        description: who the person is, for selectors.
+        input_func: asks; sync `(prompt)` or async `(prompt, cancellation_token)`. `suspend` lets the run return and
+            be answered later. Left out, the handle of a run begun with `start` is asked, otherwise the terminal.
+    """
+
+    _request: ContextVar[str] = ContextVar("tinygen_input_request")
+
+    class InputRequestContext:
+        """Tells an `input_func` which request it answers."""
+
+        @staticmethod
+        def request_id() -> str:
+            """The `request_id` of the `UserInputRequestedEvent`. Raises RuntimeError outside an `input_func`."""
+            try:
+                return UserProxyAgent._request.get()
+            except LookupError:
+                raise RuntimeError("request_id() can only be called by the input_func of a UserProxyAgent") from None
+
+    def __init__(
+        self, name: str, *, description: str = "A human user", input_func: Callable[..., Any] | None = None
+    ) -> None:
+        super().__init__(name, description)
+        self._input_func = input_func
+
+    @property
+    def produced_message_types(self) -> Sequence[type[BaseChatMessage]]:
+        return (TextMessage, HandoffMessage)
+
+    async def on_messages(self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken) -> Response:
+        return await last_response(self.on_messages_stream(messages, cancellation_token))
+
+    async def on_messages_stream(
+        self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken
+    ) -> AsyncGenerator[Said, None]:
+        prompt, handoff = "Enter your response: ", messages[-1] if messages else None
+        if isinstance(handoff, HandoffMessage):
+            if handoff.target != self.name:
+                raise misbehaved(self, f"was given a handoff to {handoff.target!r}")
+            prompt = f"Handoff received from {handoff.source}. {prompt}"
+        requested = UserInputRequestedEvent(request_id=new_id(), source=self.name)
+        yield requested
+        request = {"prompt": prompt, "request_id": requested.request_id}
+        text = await effect(
+            "input", request, lambda: self._ask(prompt, requested.request_id, cancellation_token), str, name=self.name
+        )
+        message: BaseChatMessage = TextMessage(content=text, source=self.name)
+        if isinstance(handoff, HandoffMessage):
+            message = HandoffMessage(content=text, target=handoff.source, source=self.name)
+        yield Response(chat_message=message, inner_messages=[requested])
+
+    async def on_reset(self, cancellation_token: CancellationToken) -> None:
+        """Nothing to forget."""
+
+    async def _ask(self, prompt: str, request_id: str, token: CancellationToken) -> str:
+        scope, asker = current_scope(), self._input_func
+        run = scope.run if scope is not None else None
+        while run is not None and run.outer is not None:
+            run = run.outer.run
+        if asker is None and run is not None and run.questions is not None:
+            future = run.questions[request_id] = asyncio.get_running_loop().create_future()
+            return str(await token.link_future(future))
+        from .tools import run_in_thread
+
+        remember = self._request.set(request_id)
+        try:
+            if asker is None:
+                return await run_in_thread(input, prompt)
+            if inspect.iscoroutinefunction(asker) or inspect.iscoroutinefunction(type(asker).__call__):
+                return str(await asker(prompt, token))
+            return str(await run_in_thread(asker, prompt))
+        finally:
+            self._request.reset(remember)
+
+
+async def last_response(stream: AsyncGenerator[Said, None]) -> Response:
+    """The response a stream ends with. The stream is read to its end: one that is dropped costs a task to close."""
+    response: Response | None = None
+    async for item in stream:
+        if isinstance(item, Response):
+            response = item
+    if response is None:
+        raise ConfigError("an agent ended its turn without a Response")
+    return response
+
+
+def current_token() -> CancellationToken:
+    """The token of the current run, cancelled when it is; outside a run one that nobody cancels."""
+    scope = current_scope()
+    return scope.run.token if scope is not None else CancellationToken()
+
+
+def misbehaved(agent: BaseChatAgent, what: str) -> TinygenError:
+    return ConfigError(f"agent {agent.name!r} ({type(agent).__name__}) {what}")
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Turn what a codec finds wrong in a state into a `StateError`."""
+    try:
+        yield
+    except StateError:
+        raise
+    except DecodeError as error:
+        raise StateError(error.path, error.problem) from error
+
+
+def expect_state(state: Any, type_name: str, *keys: str, path: str = "$") -> Mapping[str, Any]:
+    """Check the head of a state: its type, its version, and that it has no key but `keys`. Raises `StateError`."""
+    if not isinstance(state, dict):
+        raise StateError(path, f"expected an object with the state of a {type_name}, not {state!r:.80}")
+    if state.get("type", type_name) != type_name:
+        raise StateError(f"{path}.type", f"expected {type_name!r}, not {state['type']!r:.80}")
+    if state.get("version", "1.0.0") != "1.0.0":
+        raise StateError(f"{path}.version", f"this version of tinygen reads '1.0.0', not {state['version']!r:.80}")
+    for key in state:
+        if key not in keys and key not in ("type", "version", "suspended"):
+            raise StateError(path, f"unknown key {key!r:.80} in the state of a {type_name}")
+    return state

@@ -1,0 +1,480 @@
+"""The assistant: an agent that answers with a model, calls tools and hands over to others."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from .agents import BaseChatAgent, expect_state, last_response, loading
+from .cancellation import CancellationToken
+from .clock import new_id
+from .errors import ConfigError, DecodeError, ProtocolError, Suspended
+from .memory import memory_text
+from .messages import (
+    AssistantMessage,
+    BaseAgentEvent,
+    BaseChatMessage,
+    FunctionExecutionResult,
+    FunctionExecutionResultMessage,
+    HandoffMessage,
+    MemoryQueryEvent,
+    ModelClientStreamingChunkEvent,
+    Response,
+    StructuredMessage,
+    SystemMessage,
+    TextMessage,
+    ThoughtEvent,
+    ToolCallExecutionEvent,
+    ToolCallRequestEvent,
+    ToolCallSummaryMessage,
+    UserMessage,
+)
+from .model_context import UnboundedChatCompletionContext
+from .models import ask, ask_stream
+from .run import Output, fan_out, settled
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+    from typing import Any
+
+    from .agents import Said
+    from .memory import Memory
+    from .messages import CreateResult, FunctionCall, LLMMessage, MemoryContent
+    from .model_context import ChatCompletionContext
+    from .models import ChatCompletionClient
+    from .runner import Undo
+    from .toolbox import Handoff, Toolbox
+    from .tools import BaseTool, Workbench
+
+_log = logging.getLogger("tinygen.agents")
+
+STRUCTURED_ATTEMPTS = 3  # how often a model is asked for an answer of the promised shape
+
+
+class AssistantAgent(BaseChatAgent):
+    """An agent that answers with a model, and lets it call tools and hand over to others.
+
+        agent = AssistantAgent("helper", OpenAIChatCompletionClient(model="gpt-4o"), tools=[get_weather])
+        print((await agent.run(task="What is the weather in Paris?")).messages[-1].to_text())
+
+    Args:
+        name: a Python identifier.
+        model_client: the model.
+        tools: functions or tools the model may call. Not together with `workbench`.
+        workbench: one or several workbenches the tools come from.
+        handoffs: agents it can hand over to, by name or as `Handoff`.
+        model_context: what the model sees of the conversation; all of it if left out.
+        description: what it is for.
+        system_message: instructions; None for none.
+        model_client_stream: ask for the answer in pieces and pass them on as events.
+        reflect_on_tool_use: after tool calls, let the model write the answer; else their results are the answer.
+            None: only with `output_content_type`.
+        max_tool_iterations: how often the model may call tools before it must answer.
+        tool_call_summary_format: of one call in the answer: `{tool_name}`, `{arguments}`, `{result}`, `{is_error}`.
+        tool_call_summary_formatter: a function of call and result that is used instead.
+        output_content_type: a type the answer must have: dataclass, TypedDict or pydantic model.
+        output_content_type_format: template over its fields, for people.
+        memory: what is looked up for every turn.
+        metadata: free for the application.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model_client: ChatCompletionClient,
+        *,
+        tools: Sequence[BaseTool[Any, Any] | Callable[..., Any]] | None = None,
+        workbench: Workbench | Sequence[Workbench] | None = None,
+        handoffs: Sequence[Handoff | str] | None = None,
+        model_context: ChatCompletionContext | None = None,
+        description: str = "An agent that provides assistance with ability to use tools.",
+        system_message: str | None = "You are a helpful AI assistant. Solve tasks using your tools. "
+        "Reply with TERMINATE when the task has been completed.",
+        model_client_stream: bool = False,
+        reflect_on_tool_use: bool | None = None,
+        max_tool_iterations: int = 1,
+        tool_call_summary_format: str = "{result}",
+        tool_call_summary_formatter: Callable[[FunctionCall, FunctionExecutionResult], str] | None = None,
+        output_content_type: type[Any] | None = None,
+        output_content_type_format: str | None = None,
+        memory: Sequence[Memory] | None = None,
+        metadata: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(name, description)
+        if max_tool_iterations < 1:
+            raise ConfigError(f"max_tool_iterations must be at least 1, not {max_tool_iterations!r}")
+        if isinstance(memory, str) or not isinstance(memory, (list, tuple, type(None))):
+            raise ConfigError(f"memory must be a list of Memory objects, not {memory!r}")
+        self._model_client = model_client
+        self._system_message = system_message
+        self._model_client_stream = model_client_stream
+        self._reflect = output_content_type is not None if reflect_on_tool_use is None else reflect_on_tool_use
+        self._max_tool_iterations = max_tool_iterations
+        self._summary_format = tool_call_summary_format
+        self._summary_formatter = tool_call_summary_formatter
+        self._output_type = output_content_type
+        self._output_format = output_content_type_format
+        self._message_type = None if output_content_type is None else StructuredMessage[output_content_type]  # type: ignore[valid-type]
+        self._memory = list(memory or ())
+        self._metadata = metadata or {}
+        self._model_context = model_context if model_context is not None else UnboundedChatCompletionContext()
+        self._toolbox: Toolbox | None = None
+        if tools is not None or workbench is not None or handoffs:
+            self._toolbox = self._make_toolbox(tools, workbench, handoffs)
+
+    @property
+    def model_context(self) -> ChatCompletionContext:
+        """What the model sees of the conversation."""
+        return self._model_context
+
+    @property
+    def produced_message_types(self) -> Sequence[type[BaseChatMessage]]:
+        types: list[type[BaseChatMessage]] = [self._message_type or TextMessage]
+        if self._toolbox is not None and self._toolbox.workbenches:
+            types.append(ToolCallSummaryMessage)
+        if self._toolbox is not None and self._toolbox.handoffs:
+            types.append(HandoffMessage)
+        return types
+
+    async def on_messages(self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken) -> Response:
+        return await last_response(self.on_messages_stream(messages, cancellation_token))
+
+    def on_messages_stream(
+        self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken
+    ) -> AsyncGenerator[Said, None]:
+        return _Turn(self, cancellation_token).play(messages)
+
+    async def on_reset(self, cancellation_token: CancellationToken) -> None:
+        await self._model_context.clear()
+        if self._toolbox is not None:
+            await self._toolbox.reset()
+        self._suspension = None
+
+    async def save_state(self) -> Mapping[str, Any]:
+        state: dict[str, Any] = {
+            "type": "AssistantAgentState",
+            "version": "1.0.0",
+            "llm_context": dict(await self._model_context.save_state()),
+        }
+        if self._toolbox is not None and (tools := await self._toolbox.save_state()):
+            state["workbenches"] = tools
+        if memories := [dict(await memory.save_state()) for memory in self._memory if memory.renewable]:
+            state["memories"] = memories
+        return self._save_suspension(state)
+
+    async def load_state(self, state: Mapping[str, Any]) -> None:
+        before = await self.save_state()
+        try:
+            await self._load(state)
+        except BaseException:
+            await self._load(before)
+            raise
+
+    async def close(self) -> None:
+        if self._toolbox is not None:
+            await self._toolbox.stop()
+
+    async def checkpoint(self) -> Undo:
+        undo_context, toolbox = self._model_context.checkpoint(), self._toolbox
+        tools = await toolbox.save_state() if toolbox is not None else []
+
+        async def restore() -> None:
+            undo_context()
+            if toolbox is not None:
+                await toolbox.load_state(tools)
+
+        return restore
+
+    def _make_toolbox(self, tools: Any = None, workbench: Any = None, handoffs: Any = None) -> Toolbox:
+        from .toolbox import Toolbox  # an assistant without tools needs none of what comes with it
+
+        return Toolbox(self.name, self._model_client, tools, workbench, handoffs)
+
+    async def _load(self, state: Mapping[str, Any]) -> None:
+        with loading():
+            expect_state(state, "AssistantAgentState", "llm_context", "workbenches", "memories")
+            suspension = self._load_suspension(state)
+            if "llm_context" not in state:
+                raise DecodeError("$", "'llm_context' is missing")
+            await self._model_context.load_state(state["llm_context"])
+            if self._toolbox is not None:
+                await self._toolbox.load_state(state.get("workbenches", []))
+            memories = [memory for memory in self._memory if memory.renewable]
+            for memory, saved in zip(memories, state.get("memories", ()), strict=False):
+                await memory.load_state(saved)
+            self._suspension = suspension
+
+
+class _Turn:
+    """One turn of an assistant: ask, call tools, ask again, answer."""
+
+    def __init__(self, agent: AssistantAgent, token: CancellationToken) -> None:
+        self.agent = agent
+        self.token = token
+        self.toolbox = agent._toolbox
+        self.context = agent._model_context
+        self.inner: list[BaseAgentEvent | BaseChatMessage] = []
+        self.calls: list[FunctionCall] = []
+        self.results: list[FunctionExecutionResult] = []
+        self.instructions: list[LLMMessage] = []
+        self.message_id = new_id()
+
+    async def play(self, messages: Sequence[BaseChatMessage]) -> AsyncGenerator[Said, None]:
+        agent = self.agent
+        for message in messages:
+            if isinstance(message, HandoffMessage):
+                for known in message.context:
+                    await self.context.add_message(known)
+            await self.context.add_message(message.to_model_message())
+        if remembered := await self._instruct():
+            yield self._inner(MemoryQueryEvent(content=remembered, source=agent.name))
+        result: CreateResult
+        for _ in range(agent._max_tool_iterations):
+            async for item in self._ask(offer_tools=True):
+                if isinstance(item, ModelClientStreamingChunkEvent):
+                    yield item
+                else:
+                    result = item
+            if thought := self._thought(result):
+                yield thought
+            if isinstance(result.content, str) or not result.content:
+                yield await self._answer(result)
+                return
+            async for event in self._use_tools(result):
+                yield event
+            if handoff := self._hand_off(result):
+                yield handoff
+                return
+        if not agent._reflect:
+            yield self._summary()
+            return
+        async for item in self._ask(offer_tools=False):
+            if isinstance(item, ModelClientStreamingChunkEvent):
+                yield item
+            else:
+                result = item
+        if thought := self._thought(result):
+            yield thought
+        yield await self._answer(result) if isinstance(result.content, str) else self._summary()
+
+    async def _instruct(self) -> list[MemoryContent]:
+        """Set what stands before the conversation: the system message, and what memory gives for this turn."""
+        agent = self.agent
+        texts = [] if agent._system_message is None else [agent._system_message]
+        remembered: list[MemoryContent] = []
+        if agent._memory:
+            messages = await self.context.get_messages()
+            for memory in agent._memory:
+                remembered.extend(await memory.recall(messages))
+            if remembered:
+                texts.append(memory_text(remembered))
+        if texts:
+            self.instructions = [SystemMessage(content="\n".join(texts))]
+        return remembered
+
+    async def _ask(self, *, offer_tools: bool) -> AsyncGenerator[Any, None]:
+        """Chunk events if the agent streams, then the model's answer; asked again if it breaks a promise of shape."""
+        agent = self.agent
+        arguments: dict[str, Any] = {"json_output": agent._output_type, "cancellation_token": self.token}
+        if offer_tools:
+            arguments["tools"] = await self.toolbox.schemas() if self.toolbox is not None else ()
+        elif self.calls:
+            arguments["tool_choice"] = "none"
+        correction: list[LLMMessage] = []
+        for attempt in range(STRUCTURED_ATTEMPTS):
+            messages = [*self.instructions, *await self.context.get_messages(), *correction]
+            if not agent._model_client.model_info["vision"]:
+                messages = [_without_images(message) for message in messages]
+            if agent._model_client_stream:
+                async for piece in ask_stream(agent._model_client, messages, **arguments):
+                    if isinstance(piece, str):
+                        yield self._chunk(piece)
+                    else:
+                        result = piece
+            else:
+                result = await ask(agent._model_client, messages, **arguments)
+            problem = self._wrong_shape(result)
+            if problem is None or attempt + 1 == STRUCTURED_ATTEMPTS:
+                break
+            correction = [
+                AssistantMessage(content=str(result.content), source=agent.name),
+                UserMessage(content=f"This does not have the required form: {problem}. Answer again.", source="user"),
+            ]
+        if problem is not None:
+            raise ProtocolError(
+                f"the model of agent {agent.name!r} did not give a valid {agent._output_type.__name__} "  # type: ignore[union-attr]
+                f"in {STRUCTURED_ATTEMPTS} attempts: {problem}",
+                partial=str(result.content),
+            )
+        yield result
+
+    def _wrong_shape(self, result: CreateResult) -> str | None:
+        if self.agent._output_type is None or not isinstance(result.content, str):
+            return None
+        try:
+            self._structured(result.content)
+        except DecodeError as error:
+            return str(error)
+        return None
+
+    def _structured(self, text: str) -> Any:
+        from . import codec
+
+        return codec.decode(self.agent._output_type, codec.loads(text), mode="arguments")
+
+    def _chunk(self, piece: str) -> ModelClientStreamingChunkEvent:
+        return ModelClientStreamingChunkEvent(content=piece, source=self.agent.name, full_message_id=self.message_id)
+
+    def _thought(self, result: CreateResult) -> ThoughtEvent | None:
+        if not result.thought:
+            return None
+        event = ThoughtEvent(content=result.thought, source=self.agent.name, id=self.message_id)
+        self.message_id = new_id()
+        self.inner.append(event)
+        return event
+
+    async def _answer(self, result: CreateResult) -> Response:
+        agent = self.agent
+        text = result.content if isinstance(result.content, str) else ""
+        await self.context.add_message(AssistantMessage(content=text, thought=result.thought, source=agent.name))
+        message: BaseChatMessage
+        if agent._message_type is None:
+            message = TextMessage(content=text, source=agent.name, models_usage=result.usage, id=self.message_id)
+        else:
+            message = agent._message_type(
+                content=self._structured(text),
+                format_string=agent._output_format,
+                source=agent.name,
+                models_usage=result.usage,
+                id=self.message_id,
+            )
+        return Response(chat_message=message, inner_messages=self.inner)
+
+    async def _use_tools(self, result: CreateResult) -> AsyncGenerator[BaseAgentEvent | BaseChatMessage, None]:
+        """Call the tools side by side. Call and results enter the context together, also when this is cut short."""
+        calls: list[FunctionCall] = result.content  # type: ignore[assignment]
+        done: dict[int, FunctionExecutionResult] = {}
+        if self.toolbox is None:  # a model that calls what it was not offered: it is told so
+            self.toolbox = self.agent._make_toolbox()
+        toolbox = self.toolbox
+        try:
+            yield self._inner(ToolCallRequestEvent(content=calls, source=self.agent.name, models_usage=result.usage))
+            if any(toolbox.streams(call.name) for call in calls):
+                async for event in self._call_streaming(toolbox, calls, done):
+                    yield self._inner(event)
+            else:
+                await self._call_all(toolbox, calls, done, None)
+        except Suspended:
+            raise
+        except BaseException:
+            await self._remember(result, calls, done)
+            raise
+        await self._remember(result, calls, done)
+        results = [done[at] for at in range(len(calls))]
+        self.calls.extend(calls)
+        self.results.extend(results)
+        yield self._inner(ToolCallExecutionEvent(content=results, source=self.agent.name))
+
+    async def _call_all(
+        self,
+        toolbox: Toolbox,
+        calls: Sequence[FunctionCall],
+        done: dict[int, FunctionExecutionResult],
+        say: Callable[[Any], None] | None,
+    ) -> None:
+        token = self.token
+        if not token.watched:  # outside a run: watched here, once for all the calls
+            token = CancellationToken(token)
+            token.watched = True
+
+        def branch(at: int, call: FunctionCall) -> tuple[str, Callable[[], Any]]:
+            async def make() -> None:
+                done[at] = await toolbox.call(call, token, say)
+
+            return f"tool {call.name[:64]}", make
+
+        try:
+            await fan_out([branch(at, call) for at, call in enumerate(calls)], token)
+        finally:
+            if token is not self.token:
+                token.close()
+
+    async def _call_streaming(
+        self, toolbox: Toolbox, calls: Sequence[FunctionCall], done: dict[int, FunctionExecutionResult]
+    ) -> AsyncGenerator[Any, None]:
+        output = Output()
+        working = asyncio.ensure_future(self._call_all(toolbox, calls, done, output.put))
+        working.add_done_callback(lambda _: output.close())
+        try:
+            while await output.ready():
+                yield output.items.popleft()
+        finally:
+            working.cancel()
+            await settled(working)
+        working.result()
+
+    async def _remember(
+        self, result: CreateResult, calls: Sequence[FunctionCall], done: Mapping[int, FunctionExecutionResult]
+    ) -> None:
+        cut = "Error: the call was stopped before it ended; whether it had an effect is unknown."
+        results = [
+            done.get(at) or FunctionExecutionResult(content=cut, name=call.name, call_id=call.id, is_error=True)
+            for at, call in enumerate(calls)
+        ]
+        said = AssistantMessage(content=list(calls), thought=result.thought, source=self.agent.name)
+        await self.context.add_message(said)
+        await self.context.add_message(FunctionExecutionResultMessage(content=results))
+
+    def _hand_off(self, result: CreateResult) -> Response | None:
+        """The response that hands over, if a handoff was among the calls just made."""
+        handoffs = self.toolbox.handoffs if self.toolbox is not None else {}
+        calls: list[FunctionCall] = result.content  # type: ignore[assignment]
+        made = list(zip(calls, self.results[-len(calls) :], strict=True))
+        chosen = [(call, answer) for call, answer in made if call.name in handoffs]
+        if not chosen:
+            return None
+        if len(chosen) > 1:
+            _log.warning("agent %r called %d handoffs in one turn; the first is taken", self.agent.name, len(chosen))
+        others = [(call, answer) for call, answer in made if call.name not in handoffs]
+        context: list[LLMMessage] = []
+        name = self.agent.name
+        if others:
+            content = [call for call, _ in others]
+            context.append(AssistantMessage(content=content, thought=result.thought, source=name))
+            context.append(FunctionExecutionResultMessage(content=[answer for _, answer in others]))
+        elif result.thought:
+            context.append(AssistantMessage(content=result.thought, source=name))
+        call, answer = chosen[0]
+        message = HandoffMessage(
+            content=answer.content, target=handoffs[call.name].target, source=name, context=context
+        )
+        return Response(chat_message=message, inner_messages=self.inner)
+
+    def _summary(self) -> Response:
+        """The results of all calls of this turn as the answer."""
+        texts = [self._summarise(call, answer) for call, answer in zip(self.calls, self.results, strict=True)]
+        message = ToolCallSummaryMessage(
+            content="\n".join(texts), source=self.agent.name, tool_calls=self.calls, results=self.results
+        )
+        return Response(chat_message=message, inner_messages=self.inner)
+
+    def _summarise(self, call: FunctionCall, answer: FunctionExecutionResult) -> str:
+        agent = self.agent
+        if agent._summary_formatter is not None:
+            return agent._summary_formatter(call, answer)
+        return agent._summary_format.format(
+            tool_name=call.name, arguments=call.arguments, result=answer.content, is_error=answer.is_error
+        )
+
+    def _inner(self, event: Any) -> Any:
+        if not isinstance(event, ModelClientStreamingChunkEvent):
+            self.inner.append(event)
+        return event
+
+
+def _without_images(message: LLMMessage) -> LLMMessage:
+    if isinstance(message, UserMessage) and isinstance(message.content, list):
+        text = "\n".join(part if isinstance(part, str) else "<image>" for part in message.content)
+        return UserMessage(content=text, source=message.source)
+    return message

@@ -1,0 +1,591 @@
+"""JSON data to typed values: each type is read once, and made into a function that is kept.
+
+A function raises `DecodeError` with the path below itself; whoever called it for a part adds the step to that part.
+"""
+
+from __future__ import annotations
+
+import collections.abc as abc
+import dataclasses
+import enum
+import functools
+import json
+import threading
+
+from ..errors import ConfigError, DecodeError, did_you_mean
+from .encoding import KEPT, encode, encode_key
+from .scalars import (
+    JSON_CLASSES,
+    PLAIN,
+    SIMPLE,
+    checked,
+    choice,
+    decode_bytes,
+    decode_str,
+    int_from_key,
+    limited,
+    text_decoder,
+)
+from .shapes import (
+    MISSING,
+    Spec,
+    alias_value,
+    bytes_apart,
+    declared,
+    declared_under,
+    deepest,
+    expected,
+    fields,
+    is_abstract,
+    is_record,
+    name_of,
+    read,
+    records,
+    show,
+    tag_of,
+    under,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any, Literal
+
+    from .scalars import Converter
+    from .shapes import Field
+
+
+def decode(tp: Any, data: Any, *, mode: Literal["wire", "state", "arguments"] = "wire", path: str = "$") -> Any:
+    """JSON data as a value of the type `tp`. Raises `DecodeError` with the path of what does not fit.
+
+    Nothing is converted but what JSON has no form for (text to dates, bytes, enums) and numbers where nothing is lost
+    (3.0 to an int, an int to a float): never "3" to 3, never true to 1.
+
+    Args:
+        mode: "wire" ignores unknown keys; "state" and "arguments" refuse them.
+        path: what stands for the data itself in an error.
+    """
+    if mode not in ("wire", "state", "arguments"):
+        raise ConfigError(f"mode must be 'wire', 'state' or 'arguments', not {mode!r}")
+    convert = _converter(tp, mode != "wire")
+    try:
+        return convert(data)
+    except DecodeError as error:
+        raise DecodeError(path + error.path, error.problem) from error.__cause__
+    except RecursionError:
+        raise DecodeError(path, "nested too deep") from None
+
+
+_converters: dict[Any, Converter] = {}
+
+
+def _converter(tp: Any, strict: bool) -> Converter:
+    # `int | str` and `str | int` are equal but not the same: what is no class is known by its text too
+    key = (tp, strict) if issubclass(type(tp), type) else (tp, strict, repr(tp))
+    try:
+        made = _converters.get(key)
+    except TypeError:  # Annotated with something that has no hash
+        return _Builder(strict).make(read(tp))
+    if made is None:
+        made = _Builder(strict).make(read(tp))
+        if len(_converters) >= KEPT:
+            _converters.clear()
+        _converters[key] = made
+    return made
+
+
+class _Builder:
+    """Makes the functions that decode one type and all it consists of."""
+
+    def __init__(self, strict: bool) -> None:
+        self.strict = strict
+        self._made: dict[Any, Converter] = {}  # of types that may be recursive
+        self._strict_twin = self if strict else None
+
+    def make(self, spec: Spec) -> Converter:
+        """The function that decodes this type."""
+        convert: Converter = SIMPLE.get(spec.kind) or getattr(self, "_" + spec.kind)(spec)
+        return limited(convert, spec.limits) if spec.limits else convert
+
+    def _once(self, spec: Spec, make: Callable[[], Converter]) -> Converter:
+        key = spec.key
+        if key not in self._made:
+            made: Converter | None = None
+            self._made[key] = lambda data: made(data)  # type: ignore[misc]  # what it finds inside itself
+            self._made[key] = made = make()
+        return self._made[key]
+
+    def _alias(self, spec: Spec) -> Converter:
+        return self._once(spec, lambda: self.make(alias_value(spec)))
+
+    def _text(self, spec: Spec) -> Converter:
+        return text_decoder(spec.tp, self.strict)
+
+    def _literal(self, spec: Spec) -> Converter:
+        return choice([(encode(value), value) for value in spec.args])
+
+    def _enum(self, spec: Spec) -> Converter:
+        if issubclass(spec.tp, enum.Flag):
+            return checked(int, "an integer", lambda data: spec.tp(data))
+        return choice([(encode(member.value), member) for member in spec.tp])
+
+    def _image(self, spec: Spec) -> Converter:
+        return _one_text("data", name_of(spec), spec.tp.from_base64, self.strict)
+
+    def _model(self, spec: Spec) -> Converter:
+        return functools.partial(_decode_model, spec.tp)
+
+    def _list(self, spec: Spec) -> Converter:
+        (item,) = spec.args
+        plain, convert = _plain(item), self.make(item)
+
+        def convert_list(data: Any) -> list[Any]:
+            out: list[Any] = []
+            if data.__class__ is not list:
+                data = _array(data)
+            try:
+                for each in data:
+                    out.append(each if each.__class__ is plain else convert(each))
+            except DecodeError as error:
+                under(error, len(out))
+                raise
+            return out
+
+        return convert_list
+
+    def _set(self, spec: Spec) -> Converter:
+        kind = frozenset if spec.kind == "frozenset" else set
+        convert = self._list(spec)
+
+        def convert_set(data: Any) -> Any:
+            items = convert(data)
+            try:
+                made = kind(items)
+            except TypeError as error:
+                raise DecodeError("", f"cannot be a set: {error}") from None
+            if len(made) != len(items):
+                raise DecodeError("", "expected items that differ from each other")
+            return made
+
+        return convert_set
+
+    _frozenset = _set
+
+    def _tuple(self, spec: Spec) -> Converter:
+        if spec.args[1:] == (...,):
+            convert = self._list(Spec("list", None, spec.args[:1]))
+            return lambda data: tuple(convert(data))
+        converters = [self.make(arg) for arg in spec.args]
+        build = tuple if spec.tp is tuple else functools.partial(_build, spec.tp._make, spec.tp.__name__)
+
+        def convert_tuple(data: Any) -> Any:
+            data = _array(data)
+            if len(data) != len(converters):
+                raise expected(f"an array of {len(converters)}", data)
+            return build([_step(convert, item, index) for index, (convert, item) in enumerate(zip(converters, data))])
+
+        return convert_tuple
+
+    def _dict(self, spec: Spec) -> Converter:
+        convert_key, convert = self._key(spec.args[0]), self.make(spec.args[1])
+        plain_key, plain = _plain(spec.args[0]), _plain(spec.args[1])
+
+        def convert_dict(data: Any) -> dict[Any, Any]:
+            out: dict[Any, Any] = {}
+            name: Any = ""
+            if data.__class__ is not dict:
+                data = _object(data)
+            try:
+                for name, item in data.items():
+                    out[name if name.__class__ is plain_key else convert_key(name)] = (
+                        item if item.__class__ is plain else convert(item)
+                    )
+            except DecodeError as error:
+                under(error, name if isinstance(name, str) else repr(name))
+                raise
+            if len(out) != len(data):
+                raise DecodeError("", "two keys mean the same")
+            return out
+
+        return convert_dict
+
+    def _key(self, spec: Spec) -> Converter:
+        if spec.kind == "int":
+            return checked(str, "a key that is an integer", int_from_key)
+        if spec.kind in ("enum", "literal"):
+            values = spec.tp if spec.kind == "enum" else spec.args
+            return choice([(encode_key(value), value) for value in values])
+        return self._text(spec) if spec.kind == "text" else decode_str
+
+    def _object(self, spec: Spec) -> Converter:
+        return self._once(spec, lambda: self._fields(spec))
+
+    def _fields(self, spec: Spec) -> Converter:
+        cls, entries = spec.tp, [self._entry(field) for field in fields(spec)]
+        known = {entry[0] for entry in entries}
+        dispatch = _Dispatch(cls, self.strict, "type" in known) if is_record(cls) else None
+        known.update({"type"} if tag_of(cls) is not None else ())
+        if _is_simple(cls):
+            return _instance_decoder(cls, entries, dispatch, known if self.strict else None)
+        build = dict if hasattr(cls, "__required_keys__") else functools.partial(_build_from, cls)
+        return _mapping_decoder(build, entries, dispatch, known if self.strict else None)
+
+    def _entry(self, field: Field) -> tuple[str, Any, Converter, Callable[[], Any]]:
+        absent = _required if field.required else field.factory if field.factory is not MISSING else None
+        return field.name, _plain(field.spec), self.make(field.spec), absent or (lambda: field.default)
+
+    # unions
+
+    def _union(self, spec: Spec) -> Converter:
+        members = _members(spec)
+        others = [member for member in members if member.kind != "none"]
+        if len(others) == 1 < len(members):
+            return _optional(self.make(others[0]))
+        apart = bytes_apart(spec)
+        tagged = [member.tp for member in members if member.kind == "object" and tag_of(member.tp) is not None]
+        tagged = tagged if len(tagged) > 1 else []
+        kinds = [_BYTES_APART if apart and member.tp is bytes else _kinds_taken(member) for member in members]
+        table: dict[type, Converter] = {}
+        for kind in JSON_CLASSES:
+            ranked = [(taken[kind], index) for index, taken in enumerate(kinds) if kind in taken]
+            fitting = [members[index] for _, index in sorted(ranked) if members[index].tp not in tagged]
+            if fitting:
+                table[kind] = self._alternatives(fitting, kind, apart, name_of(spec))
+        if tagged:
+            table[dict] = _by_tag(tagged, self.strict, table.get(dict))
+
+        def convert_union(data: Any) -> Any:
+            convert = table.get(data.__class__)
+            if convert is None and isinstance(data, (abc.Mapping, list)):
+                convert = table.get(list if isinstance(data, list) else dict)
+            if convert is None:
+                raise expected(name_of(spec), data)
+            return convert(data)
+
+        return convert_union
+
+    def _alternatives(self, members: list[Spec], kind: type, apart: bool, words: str) -> Converter:
+        tries = [self._alternative(member, apart) for member in members]
+        if len(tries) == 1:
+            return tries[0]
+        if kind not in (dict, list):
+            return functools.partial(_first_fit, (), tries, words)
+        exact: Sequence[Converter] = ()
+        if not self.strict:  # first without ignoring keys, so that each object goes where all of it fits
+            self._strict_twin = self._strict_twin or _Builder(strict=True)
+            exact = [self._strict_twin._alternative(member, apart) for member in members]
+        return _remembering(functools.partial(_first_fit, exact, tries, words))
+
+    def _alternative(self, member: Spec, apart: bool) -> Converter:
+        if apart and member.tp is bytes:
+            return _one_text("base64", "bytes", decode_bytes, self.strict)
+        return self.make(member)
+
+
+# --- arrays and objects
+
+
+def _array(data: Any) -> Any:
+    if isinstance(data, list):
+        return data
+    raise expected("an array", data)
+
+
+def _object(data: Any) -> Any:
+    if isinstance(data, abc.Mapping):
+        return data
+    raise expected("an object", data)
+
+
+def _step(convert: Converter, data: Any, step: Any) -> Any:
+    try:
+        return convert(data)
+    except DecodeError as error:
+        under(error, step)
+        raise
+
+
+def _one_text(key: str, words: str, make: Converter, strict: bool) -> Converter:
+    """Decodes an object with one key that holds text."""
+    convert_text = checked(str, f"{words} as base64 text", make)
+
+    def convert(data: Any) -> Any:
+        data = _object(data)
+        if key not in data:
+            raise DecodeError(f".{key}", "this key is missing")
+        if strict and len(data) > 1:
+            raise _unexpected(data, {key})
+        return _step(convert_text, data[key], key)
+
+    return convert
+
+
+def _unexpected(data: Any, known: set[str]) -> DecodeError:
+    key = next(key for key in data if key not in known)
+    shown = key[:80] if isinstance(key, str) else repr(key)
+    return DecodeError("", f"unexpected key {shown!r}{did_you_mean(shown, known)}")
+
+
+def _plain(spec: Spec) -> type | None:
+    """The class whose data is a value of this type as it is."""
+    if spec.kind == "union" and any(member.kind == "none" for member in spec.args):
+        return type(None)
+    return None if spec.limits else PLAIN.get(spec.kind)
+
+
+def _required() -> Any:
+    raise DecodeError("", "this key is missing")
+
+
+def _is_simple(cls: Any) -> bool:
+    """Whether setting the fields does all that the class's own `__init__` does."""
+    init = getattr(cls.__init__, "__code__", None)
+    return (
+        dataclasses.is_dataclass(cls)
+        and getattr(init, "co_filename", "") == "<string>"  # generated
+        and not hasattr(cls, "__post_init__")
+        and cls.__new__ is object.__new__
+        and cls.__setattr__ is object.__setattr__
+        and all(field.init for field in dataclasses.fields(cls))
+    )
+
+
+def _instance_decoder(cls: Any, entries: Any, dispatch: _Dispatch | None, known: set[str] | None) -> Converter:
+    """Decodes by setting field after field.
+
+    Its source, a line or two per field, is made of field names and fixed text alone, as that of a dataclass's
+    `__init__` is: twice as fast as a loop over the fields.
+    """
+    lines = ["def decode_fields(data):", "    if data.__class__ is not dict:", "        data = as_object(data)"]
+    if dispatch is not None:
+        lines.append(f"    if data.get('type', {dispatch.unsaid!r}) != {dispatch.own!r} and (other := dispatch(data)):")
+        lines.append("        return other(data)")
+    if known is not None:
+        lines += ["    if not known.issuperset(data):", "        raise unexpected(data, known)"]
+    lines += ["    made = make(cls)", "    try:", "        at = ''"]
+    names = {"make": object.__new__, "cls": cls, "dispatch": dispatch, "known": known, "unexpected": _unexpected}
+    for index, (name, plain, convert, absent) in enumerate(entries):
+        otherwise = f"convert_{index}(item) if item is not missing else absent_{index}()"
+        lines += [f"        at = {name!r}", f"        item = data.get({name!r}, missing)"]
+        lines.append(f"        made.{name} = item if item.__class__ is plain_{index} else {otherwise}")
+        names |= {f"plain_{index}": plain, f"convert_{index}": convert, f"absent_{index}": absent}
+    lines += ["    except DecodeError as error:", "        under(error, at)", "        raise", "    return made"]
+    names |= {"as_object": _object, "missing": MISSING, "DecodeError": DecodeError, "under": under}
+    exec("\n".join(lines), names)
+    return names["decode_fields"]  # type: ignore[no-any-return]
+
+
+def _mapping_decoder(build: Converter, entries: Any, dispatch: _Dispatch | None, known: set[str] | None) -> Converter:
+    def convert(data: Any) -> Any:
+        if data.__class__ is not dict:
+            data = _object(data)
+        if dispatch and (other := dispatch(data)) is not None:
+            return other(data)
+        if known is not None and not known.issuperset(data):
+            raise _unexpected(data, known)
+        values: dict[str, Any] = {}
+        for name, _, convert_item, absent in entries:
+            item = data.get(name, MISSING)
+            if item is not MISSING:
+                values[name] = _step(convert_item, item, name)
+            elif absent is _required:
+                raise DecodeError(f".{name}", "this key is missing")
+        return build(values)
+
+    return convert
+
+
+def _build_from(cls: Any, values: dict[str, Any]) -> Any:
+    return _build(lambda given: cls(**given), cls.__name__, values)
+
+
+def _build(make: Converter, name: str, values: Any) -> Any:
+    try:
+        return make(values)
+    except Exception as error:  # the class checks its values in its own way; whoever gave the data learns of it
+        raise DecodeError("", f"{name} refuses these values: {error}") from error
+
+
+def _decode_model(cls: Any, data: Any) -> Any:
+    for each in (data, _with_whole_numbers(data)):
+        try:
+            return cls.model_validate_json(json.dumps(each), strict=True)
+        except Exception as error:  # validators are the user's code; whoever gave the data learns of it
+            refusal = error
+    first = refusal.errors()[0] if hasattr(refusal, "errors") else {"loc": (), "msg": str(refusal)}
+    made = DecodeError("", f"{cls.__name__} refuses this: {first['msg']}")
+    for step in reversed(first["loc"]):
+        under(made, step)
+    raise made from refusal
+
+
+def _with_whole_numbers(data: Any) -> Any:
+    """The data with 3 for 3.0, which pydantic takes for an int in its strict mode, and for a float too."""
+    if isinstance(data, float) and data.is_integer():
+        return int(data)
+    if isinstance(data, list):
+        return [_with_whole_numbers(item) for item in data]
+    return {key: _with_whole_numbers(item) for key, item in data.items()} if isinstance(data, dict) else data
+
+
+# --- records and unions
+
+
+class _Dispatch:
+    """Finds the record that data says it is.
+
+    `own` is the tag of the class that is asked for, `unsaid` what to take for a `type` that is not given.
+    """
+
+    def __init__(self, cls: Any, strict: bool, has_field: bool) -> None:
+        self.cls = cls
+        self.strict = strict
+        self.has_field = has_field  # `type` is a field like others, unless it names a declared record
+        self.tagged = tag_of(cls) is not None
+        self.own = getattr(cls, "type", None)
+        self.unsaid = None if self.tagged and is_abstract(cls) else self.own
+
+    def __call__(self, data: Any) -> Converter | None:
+        """The converter of the record that the data's `type` names; None for the class itself."""
+        tag = data.get("type", MISSING)
+        if tag is MISSING and self.unsaid == self.own:
+            return None
+        if tag is MISSING:
+            raise DecodeError(".type", f"this key is missing; it says which {self.cls.__name__} this is")
+        found = declared(tag, self.cls)
+        if found is not None and found is not self.cls:
+            return _converter(found, self.strict)
+        if found is None and self.tagged and not self.has_field:
+            raise _wrong_tag(tag, [self.cls])
+        return None
+
+
+def _wrong_tag(tag: Any, classes: list[type]) -> DecodeError:
+    known = {name for cls in classes for name, made in declared_under(cls).items() if not all(map(is_abstract, made))}
+    if not isinstance(tag, str):
+        return DecodeError(".type", f"expected the name of a type, found {show(tag)}")
+    if len(known) == 1:
+        return DecodeError(".type", f"expected {next(iter(known))!r}, found {show(tag)}")
+    wanted = " or ".join(cls.__name__ for cls in classes)
+    return DecodeError(".type", f"{tag[:80]!r} is not a known {wanted}{did_you_mean(tag[:80], known)}")
+
+
+def _by_tag(classes: list[type], strict: bool, otherwise: Converter | None) -> Converter:
+    """Decodes an object as the record that its `type` names; objects of no such type go to `otherwise`."""
+    registry = records()
+    known: dict[str, tuple[int, Converter]] = {}  # with the number of classes of that name when it was looked up
+
+    def find(tag: str) -> Converter | None:
+        found = {made for cls in classes if (made := declared(tag, cls)) is not None}
+        if len(found) > 1:
+            raise DecodeError(".type", f"{tag!r} is ambiguous here: {', '.join(sorted(map(repr, found)))}")
+        if not found:
+            return None
+        convert_found = _converter(found.pop(), strict)
+        known[tag] = len(registry[tag]), convert_found
+        return convert_found
+
+    def convert(data: Any) -> Any:
+        tag = data.get("type", MISSING)
+        if tag.__class__ is str:
+            count, convert_found = known.get(tag, (0, None))
+            if convert_found is None or count != len(registry.get(tag, ())):
+                convert_found = find(tag)
+            if convert_found is not None:
+                return convert_found(data)
+        if otherwise is not None:
+            return otherwise(data)
+        if tag is MISSING:
+            wanted = " or ".join(cls.__name__ for cls in classes)
+            raise DecodeError(".type", f"this key is missing; it says which {wanted} this is")
+        raise _wrong_tag(tag, classes)
+
+    return convert
+
+
+def _members(union: Spec) -> list[Spec]:
+    members: list[Spec] = []
+    for member in union.args:
+        while member.kind == "alias":
+            member = alias_value(member)
+        members.extend(_members(member) if member.kind == "union" else [member])
+    return members
+
+
+_EXACT, _CONVERTED, _ANYTHING = 0, 1, 2  # how well a member of a union takes data of a class; the best is tried first
+_TAKEN: dict[str, dict[type, int]] = {
+    "none": {type(None): _EXACT},
+    "bool": {bool: _EXACT},
+    "int": {int: _EXACT, float: _CONVERTED},
+    "float": {float: _EXACT, int: _CONVERTED},
+    "str": {str: _EXACT},
+    "text": {str: _CONVERTED},
+    "duration": {int: _CONVERTED, float: _CONVERTED},
+    "list": {list: _EXACT},
+    "set": {list: _EXACT},
+    "frozenset": {list: _EXACT},
+    "tuple": {list: _EXACT},
+    "object": {dict: _EXACT},
+    "image": {dict: _EXACT},
+    "dict": {dict: _CONVERTED},
+    "model": {**dict.fromkeys(JSON_CLASSES, _CONVERTED), dict: _EXACT},
+    "any": dict.fromkeys(JSON_CLASSES, _ANYTHING),
+}
+_BYTES_APART: dict[type, int] = {dict: _EXACT}
+
+
+def _kinds_taken(spec: Spec) -> dict[type, int]:
+    if spec.kind not in ("literal", "enum"):
+        return _TAKEN[spec.kind]
+    values = spec.args if spec.kind == "literal" else [member.value for member in spec.tp]
+    return dict.fromkeys((encode(value).__class__ for value in values), _EXACT)
+
+
+def _optional(convert: Converter) -> Converter:
+    return lambda data: None if data is None else convert(data)
+
+
+def _first_fit(exact: Sequence[Converter], tries: Sequence[Converter], words: str, data: Any) -> Any:
+    for convert in exact:
+        try:
+            return convert(data)
+        except DecodeError:
+            continue
+    errors = []
+    for convert in tries:
+        try:
+            return convert(data)
+        except DecodeError as error:
+            errors.append(error)
+    raise deepest(errors) or expected(words, data)
+
+
+_outcomes = threading.local()
+
+
+def _remembering(fit: Converter) -> Converter:
+    """`fit`, which tries each object once however many alternatives around it are tried.
+
+    Without that, objects nested in unions of similar classes take exponential time.
+    """
+
+    def convert(data: Any) -> Any:
+        known = getattr(_outcomes, "known", None)
+        if known is None:
+            _outcomes.known = {}
+            try:
+                return fit(data)
+            finally:
+                _outcomes.known = None
+        key = (id(fit), id(data))
+        if key not in known:
+            try:
+                known[key] = (fit, data, fit(data), None)  # both are kept alive, so that their ids stay theirs
+            except DecodeError as error:
+                known[key] = (fit, data, None, (error.path, error.problem))
+        *_, value, failure = known[key]
+        if failure is not None:
+            raise DecodeError(*failure)
+        return value
+
+    return convert

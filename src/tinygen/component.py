@@ -1,0 +1,118 @@
+"""Definitions that can be made again: every component remembers the call that constructed it.
+
+What is constructed is a definition and its own first session. `session()` makes the same call again, so what changes
+in use (attributes a class of yours keeps on `self` included) is not carried over. An argument that is a component is
+renewed with it, once per session however often it occurs; everything else, clients, functions and stores, is shared.
+
+Not guaranteed: what is changed on an object after its construction is not in its sessions.
+"""
+
+from __future__ import annotations
+
+from types import BuiltinFunctionType, FunctionType, MethodType
+
+from .errors import ConfigError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from typing_extensions import Self
+
+    Memo = dict[int, tuple[Any, Any]]  # id of an original -> the original, so that the id stays its own, and its twin
+
+_SHARED = frozenset({str, int, float, bool, type(None), bytes, type, FunctionType, BuiltinFunctionType})
+_SEQUENCES = frozenset({list, tuple, set, frozenset})
+_VIEWS = frozenset({type({}.keys()), type({}.values()), type({}.items())})
+
+
+class Component:
+    """Base of what can be made again: agents, teams, tools, contexts, conditions, executors.
+
+    Set `renewable = False` in a class whose objects all sessions share, such as a store.
+
+        class Greeter(Component):
+            def __init__(self, name: str) -> None:
+                self.name, self.greeted = name, 0
+
+        twin = Greeter("ada").session()
+    """
+
+    renewable = True
+
+    if not TYPE_CHECKING:  # type checkers shall judge calls by __init__ alone
+
+        def __new__(cls, *args, **kwargs):
+            self = super().__new__(cls)
+            if args:
+                args = [arg if type(arg) in _SHARED else _captured(arg, cls, at) for at, arg in enumerate(args)]
+            for name, arg in kwargs.items():
+                if type(arg) not in _SHARED:
+                    kwargs[name] = _captured(arg, cls, name)
+            self._constructed = args, kwargs
+            return self
+
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)  # else a class without __init__ would take any arguments
+
+    def session(self) -> Self:
+        """An independent twin: the same constructor call made again.
+
+        Raises `ConfigError` for a class that is not renewable, or whose `__new__` does not call this one's.
+        """
+        if not self.renewable:
+            raise ConfigError(
+                f"{type(self).__name__} is shared by all sessions; set renewable = True in the class if each shall "
+                f"have its own"
+            )
+        return renewed(self, {})  # type: ignore[no-any-return]
+
+    def _renew(self, memo: Memo) -> Self:
+        """The twin of this object for one session; override it to carry something over."""
+        cls = type(self)
+        call = self.__dict__.get("_constructed")
+        if call is None:
+            raise ConfigError(
+                f"{cls.__name__} cannot be made again: its __new__ must call super().__new__(cls, *args, **kwargs)"
+            )
+        args, kwargs = call
+        return cls(*[renewed(arg, memo) for arg in args], **{name: renewed(kwargs[name], memo) for name in kwargs})
+
+
+def renewed(value: Any, memo: Memo) -> Any:
+    """`value` for one session: components, also inside lists, tuples, sets and dicts, renewed; the rest as it is."""
+    kind = type(value)
+    if kind in _SHARED:
+        return value
+    if issubclass(kind, Component):
+        if not value.renewable:
+            return value
+        known = memo.get(id(value))
+        if known is None:
+            known = memo[id(value)] = (value, value._renew(memo))
+        return known[1]
+    if kind in _SEQUENCES:
+        return kind([renewed(item, memo) for item in value])
+    if kind is dict:
+        return {renewed(key, memo): renewed(item, memo) for key, item in value.items()}
+    if kind is MethodType:
+        owner = renewed(value.__self__, memo)
+        return value if owner is value.__self__ else MethodType(value.__func__, owner)
+    return value
+
+
+def _captured(value: Any, cls: type, where: object) -> Any:
+    """`value` as it is now: later changes of a list do not reach it. Refuses what can be read only once."""
+    kind = type(value)
+    if kind in _SHARED or issubclass(kind, Component):
+        return value
+    if kind in _SEQUENCES:
+        return kind([item if type(item) in _SHARED else _captured(item, cls, where) for item in value])
+    if kind is dict:
+        return {key: _captured(item, cls, where) for key, item in value.items()}
+    if kind in _VIEWS:
+        return [_captured(item, cls, where) for item in value]
+    if (hasattr(kind, "__next__") or hasattr(kind, "__anext__")) and not hasattr(kind, "fileno"):
+        name = f"argument {where + 1}" if isinstance(where, int) else f"argument {where!r}"
+        raise ConfigError(f"{name} of {cls.__name__} is a {kind.__name__}, which can be read only once; pass a list")
+    return value

@@ -1,0 +1,251 @@
+"""The error tree.
+
+    BaseException
+    ├── Suspended                        a run waits for an answer; only the run itself catches it
+    ├── LimitReached                     a ledger is full; only the run that owns the ledger catches it
+    └── Exception
+        └── TinygenError
+            ├── ConfigError              ValueError     wrong constructor or call argument
+            ├── DecodeError              ValueError     data that does not have the promised shape
+            │   └── StateError                          a saved state that cannot be loaded
+            ├── EncodeError              TypeError      a value that JSON cannot carry
+            ├── AlreadyRunning           RuntimeError, ValueError
+            ├── RunDiverged              RuntimeError   a run executed again did something else
+            ├── AgentFailed              RuntimeError   an agent raised while a run was going on
+            ├── TerminatedException      RuntimeError   a condition was asked again after it had ended the run
+            ├── ToolError                RuntimeError   a tool call that failed; its text goes to the model
+            ├── UndeliverableException   LookupError    no such agent
+            ├── CantHandleException                     an agent that does not take this message
+            ├── MessageDroppedException                 an intervention dropped the message
+            ├── NotAccessibleError                      the agent lives in another process
+            └── ModelError               RuntimeError   a model call that failed
+                ├── AuthenticationError                 401, 403, a missing key
+                ├── RateLimitError                      429
+                ├── RequestError                        any other 4xx: the provider refuses the request
+                ├── ServerError                         5xx
+                ├── ConnectionFailed     ConnectionError
+                ├── ModelTimeout         TimeoutError
+                └── ProtocolError                       an answer that does not follow the protocol
+                    ├── IncompleteResponse              an answer that ends too early
+                    └── ResponseTooLarge                an answer above a size limit
+
+Builtins are mixed in where AutoGen raised them and programs catch them.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+
+class TinygenError(Exception):
+    """Base of every exception that tinygen raises on purpose."""
+
+
+class ConfigError(TinygenError, ValueError):
+    """A constructor or call argument is wrong; the message says which and what is expected."""
+
+
+class _AtPath(TinygenError):
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(f"{path}: {problem}")
+        self.path = path
+        self.problem = problem
+
+    def __reduce__(self) -> tuple[type[_AtPath], tuple[str, str]]:
+        return type(self), (self.path, self.problem)
+
+
+class DecodeError(_AtPath, ValueError):
+    """Data does not have the promised shape.
+
+    `path` says where (`$.messages[3].content`), `problem` what was found and what was expected there.
+    """
+
+
+class StateError(DecodeError):
+    """A saved state cannot be loaded; the object it was meant for is unchanged."""
+
+
+class EncodeError(_AtPath, TypeError):
+    """A value cannot be written as JSON: `path` says where it stands, `problem` what is in the way."""
+
+
+class AlreadyRunning(TinygenError, RuntimeError, ValueError):
+    """The object takes part in a run that is still going on."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"{name!r} is already running; wait for that run to end, close its stream with aclose(), "
+            f"or use session() to get an independent copy for a second run"
+        )
+        self.name = name
+
+
+class RunDiverged(TinygenError, RuntimeError):
+    """A run that was executed again asked for something else than the first time, at the same place.
+
+    The code, the prompts or the tools have changed since it was suspended, or an agent's turn is not a function of
+    its inputs; such an agent's class says `opaque = True`.
+    """
+
+    def __init__(self, place: str, kind: str) -> None:
+        super().__init__(f"the run diverges at {place!r}: its {kind} request is not the one that was recorded there")
+        self.place = place
+        self.kind = kind
+
+
+class AgentFailed(TinygenError, RuntimeError):
+    """An agent raised during a run. The original exception is `__cause__`.
+
+    `agent` is its name, `turn` the turn of the run (from 1), `result` the `TaskResult` up to the failure.
+    """
+
+    def __init__(self, agent: str, turn: int, result: Any, cause: BaseException) -> None:
+        super().__init__(f"agent {agent!r} failed in turn {turn}: {type(cause).__name__}: {cause}")
+        self.agent = agent
+        self.turn = turn
+        self.result = result
+        self.__cause__ = cause
+
+
+class TerminatedException(TinygenError, RuntimeError):
+    """A termination condition was called again after it had ended the conversation; call `reset()` first."""
+
+
+class ToolError(TinygenError, RuntimeError):
+    """A tool call failed. Raise it in a tool to choose the text the model reads."""
+
+
+class UndeliverableException(TinygenError, LookupError):
+    """A message names an agent that does not exist and cannot be made."""
+
+
+class CantHandleException(TinygenError):
+    """An agent has no handler for this message."""
+
+
+class MessageDroppedException(TinygenError):
+    """An intervention handler dropped the message."""
+
+
+class NotAccessibleError(TinygenError):
+    """The agent lives in another process, so its instance cannot be handed out."""
+
+
+class ModelError(TinygenError, RuntimeError):
+    """A model call failed.
+
+    `category` is a stable word for the kind of failure. `status`, `provider` and `request_id` are known where an HTTP
+    answer came; `partial` is the text already received when a stream broke; `retry_after` is what the provider asked
+    for, in seconds.
+    """
+
+    category = "api_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        provider: str = "",
+        status: int | None = None,
+        request_id: str | None = None,
+        retry_after: float | None = None,
+        partial: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.provider = provider
+        self.status = status
+        self.request_id = request_id
+        self.retry_after = retry_after
+        self.partial = partial
+
+
+class AuthenticationError(ModelError):
+    """The provider does not accept the key, or no key was given."""
+
+    category = "auth"
+
+
+class RateLimitError(ModelError):
+    """Too many requests, or the quota is used up."""
+
+    category = "rate_limit"
+
+
+class RequestError(ModelError):
+    """The provider refuses the request as it is; sending it again will not help."""
+
+    category = "request"
+
+
+class ServerError(ModelError):
+    """The provider failed."""
+
+    category = "server"
+
+
+class ConnectionFailed(ModelError, ConnectionError):
+    """The provider could not be reached, or the connection broke."""
+
+    category = "connection"
+
+
+class ModelTimeout(ModelError, TimeoutError):
+    """The answer did not come in time."""
+
+    category = "timeout"
+
+
+class ProtocolError(ModelError):
+    """The answer does not follow the provider's protocol."""
+
+    category = "protocol"
+
+
+class IncompleteResponse(ProtocolError):
+    """The answer ends too early; `partial` holds its text so far."""
+
+    category = "incomplete"
+
+
+class ResponseTooLarge(ProtocolError):
+    """The answer, or one line of it, is above the size limit."""
+
+    category = "limit"
+
+
+class LimitReached(BaseException):
+    """A limit of a run is used up.
+
+    A BaseException, so that no `except Exception` on the way swallows it; the run that owns `ledger` turns it into
+    its stop reason.
+    """
+
+    def __init__(self, ledger: object, limit: str, used: float, allowed: float) -> None:
+        super().__init__(f"limit reached: {limit} ({used:g} of {allowed:g})")
+        self.ledger = ledger
+        self.limit = limit
+
+
+class Suspended(BaseException):
+    """A run cannot go on until somebody answers.
+
+    Raised by an effect that has no answer yet; the run rolls the open turn back and returns what it waits for in
+    `TaskResult.pending`. A BaseException, so that no `except Exception` on the way swallows it.
+    """
+
+    noted = False  # whether the effect that asks has put its question on the list
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` if one of `known` is near `name`, else what there is to choose from."""
+    import difflib
+
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; known: {', '.join(map(repr, names)) or 'none'}"

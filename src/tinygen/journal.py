@@ -1,0 +1,357 @@
+"""The one seam through which a run touches the world, and the memory of what came through it.
+
+Theory of operation. Whatever is not a pure function of its inputs (a model call, a tool call, executed code, a
+person's answer, a decision taken by the clock) goes through `effect`. Outside a run that is a plain call. Inside one,
+limits are checked, the call becomes a task that can be left behind, listeners are told, and its outcome is kept as an
+entry of the open turn. A turn that is executed again, after the run was suspended, finds its entries and does not
+call twice.
+
+The key of an entry is `place|kind|digest of the request|n`: inside one place, order does not count, and equal requests
+are told apart by the n-th of them. Digests are only computed when somebody needs a key, so a run that never suspends
+pays for none.
+
+Not guaranteed: when the process dies between a call and the record of its outcome, whether it happened is unknown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+
+from .clock import REAL, monotonic, source
+from .errors import LimitReached, RunDiverged, StateError, Suspended
+from .messages import Pending, Record, RequestUsage
+from .run import Output, current_scope, settled
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from typing import Any, TypeVar
+
+    from .run import Run, Scope
+
+    T = TypeVar("T")
+
+
+class Entry(Record):
+    """The outcome of one effect. `items` is what it yielded on the way, if it was a stream."""
+
+    key: str
+    value: Any
+    time: datetime
+    items: list[Any] | None = None
+
+
+class _Open:
+    """An entry of this process; its key is made when needed."""
+
+    __slots__ = ("items", "key", "kind", "place", "request", "time", "value")
+
+    def __init__(self, place: str, kind: str, request: Any, key: str | None) -> None:
+        self.place = place
+        self.kind = kind
+        self.request = request
+        self.key = key
+        self.value: Any = None
+        self.items: list[Any] | None = None
+        self.time: datetime
+
+
+class Journal:
+    """The entries of the open turn of a run, and the questions it waits on."""
+
+    def __init__(self) -> None:
+        self.open: list[_Open] = []
+        self.loaded: dict[str, Entry] = {}
+        self.pending: list[Pending] = []
+        self._recalled: dict[str, Entry] = {}
+        self._counts: dict[str, int] = {}
+
+    def key(self, place: str, kind: str, request: Any) -> str:
+        """The key of one more such request."""
+        from . import codec
+
+        base = f"{place}|{kind}|{codec.digest(request)}"
+        n = self._counts[base] = self._counts.get(base, 0) + 1
+        return f"{base}|{n}"
+
+    def recall(self, key: str, place: str, kind: str) -> Entry | None:
+        """The entry of this key, if there is one. Raises `RunDiverged` if there is another in its stead."""
+        entry = self.loaded.pop(key, None)
+        if entry is not None:
+            self._recalled[key] = entry
+            return entry
+        stem = f"{place}|{kind}|"
+        if any(known.startswith(stem) for known in self.loaded):
+            raise RunDiverged(place, kind)
+        return None
+
+    def suspend(self, place: str, kind: str, request: Any, source: str, key: str | None) -> None:
+        """Note the question that an effect waits on."""
+        if key is None:
+            self._settle_keys()
+            key = self.key(place, kind, request)
+        if not any(question.id == key for question in self.pending):
+            self.pending.append(Pending(id=key, kind=kind, source=source, content=request))
+
+    def turn_completed(self) -> None:
+        """Forget the entries; what they led to is part of the state now."""
+        if self.open or self.loaded or self._recalled:
+            self.open = []
+            self.loaded = {}
+            self._recalled = {}
+            self._counts = {}
+
+    def entries(self) -> list[Entry]:
+        """All entries of the open turn, to be saved."""
+        from . import codec
+
+        self._settle_keys()
+        fresh = [
+            Entry(
+                key=made.key or "",
+                value=codec.encode(made.value),
+                time=made.time,
+                items=None if made.items is None else codec.encode(made.items),
+            )
+            for made in self.open
+        ]
+        return [*self._recalled.values(), *self.loaded.values(), *fresh]
+
+    def _settle_keys(self) -> None:
+        for made in self.open:
+            if made.key is None:
+                made.key = self.key(made.place, made.kind, made.request)
+
+
+async def effect(
+    kind: str,
+    request: Any,
+    call: Callable[[], Awaitable[T]],
+    result_type: Any = None,
+    *,
+    name: str = "",
+    price: Any = None,
+) -> T:
+    """Do something that is not a function of its inputs alone; inside a run, do it only once.
+
+    Args:
+        kind: "model", "tool", "code", "input", "clock", or a word of your own.
+        request: what is asked; anything the codec can encode. Equal requests at one place are equal effects.
+        call: does it.
+        result_type: type of the outcome, to read it back; None for plain JSON data.
+        name: what is called, for people.
+        price: of a model, `{"prompt": ..., "completion": ...}` per million tokens.
+
+    Raises whatever `call` raises, `LimitReached`, and `Suspended` when nobody can answer yet.
+    """
+    scope = current_scope()
+    if scope is None or scope.effect == kind:
+        return await call()
+    step = _Step(scope, kind, request, name, price)
+    known = step.recall(result_type)
+    if known is not None:
+        return known[0]  # type: ignore[no-any-return]
+    inside = step.begin()
+    try:
+        if scope.alone:
+            token = source.set(inside)
+            try:
+                value = await call()
+            finally:
+                source.reset(token)
+        else:
+            task = scope.run.spawn(_coroutine(call), inside.place, inside)
+            try:
+                await settled(task)
+            except asyncio.CancelledError:
+                task.cancel()
+                raise
+            value = task.result()
+    except BaseException as failure:
+        step.fail(failure)
+        raise
+    step.done(value, None)
+    return value
+
+
+async def effect_stream(
+    kind: str,
+    request: Any,
+    stream: Callable[[], AsyncIterator[Any]],
+    result_type: Any = None,
+    *,
+    name: str = "",
+    price: Any = None,
+) -> AsyncIterator[Any]:
+    """`effect` for what comes in pieces: yields the items of `stream`; its last item is the outcome."""
+    scope = current_scope()
+    if scope is None or scope.effect == kind:
+        async for item in stream():
+            yield item
+        return
+    step = _Step(scope, kind, request, name, price)
+    known = step.recall(result_type)
+    if known is not None:
+        for item in known[1]:
+            yield item
+        yield known[0]
+        return
+    inside, output = step.begin(), Output()
+    task = scope.run.spawn(_pump(stream, output), inside.place, inside)
+    items: list[Any] = []
+    try:
+        while await output.ready():
+            items.append(output.items.popleft())
+            yield items[-1]
+        value = task.result() if task.done() else await task
+    except BaseException as failure:
+        task.cancel()
+        step.fail(failure)
+        raise
+    step.done(value, items[:-1])
+
+
+async def _coroutine(call: Callable[[], Awaitable[T]]) -> T:
+    return await call()
+
+
+async def _pump(stream: Callable[[], AsyncIterator[Any]], output: Output) -> Any:
+    item: Any = None
+    try:
+        async for item in stream():
+            output.put(item)
+    finally:
+        output.close()
+    return item
+
+
+class _Step:
+    """One passage through the seam."""
+
+    __slots__ = ("began", "entry", "event", "inside", "journal", "kind", "name", "price", "request", "run", "scope")
+
+    def __init__(self, scope: Scope, kind: str, request: Any, name: str, price: Any) -> None:
+        self.scope, self.kind, self.request, self.name, self.price = scope, kind, request, name, price
+        self.run = scope.run
+        if self.run.over:
+            raise asyncio.CancelledError(f"the run {self.run.name!r} has ended")
+        self.journal = journal_of(self.run)
+        self.event: str | None = None
+        self.inside = inside = scope.child(kind, alone=True)  # also when recalled: it counts in the ids made here
+        inside.effect = kind
+
+    def recall(self, result_type: Any) -> tuple[Any, list[Any]] | None:
+        """What a loaded entry holds of this request: its outcome, and what was yielded before."""
+        journal = self.journal
+        key = journal.key(self.scope.place, self.kind, self.request) if journal.loaded else None
+        self.entry = _Open(self.scope.place, self.kind, self.request, key)
+        try:
+            found = journal.recall(key, self.scope.place, self.kind) if key is not None else None
+        except RunDiverged as diverged:
+            _root(self.run).interrupted(diverged)
+            raise
+        if found is None:
+            return None
+        from . import codec
+        from .messages import BaseAgentEvent, BaseChatMessage
+
+        value = found.value
+        if result_type is not None:
+            value = codec.decode(result_type, value, mode="state", path=f"$.entries[{key!r}]")
+        item_type = str | BaseAgentEvent | BaseChatMessage
+        items = codec.decode(list[item_type], found.items or [], mode="state")
+        self._admit()
+        self._charge(value)
+        self.scope.time = found.time
+        return value, items
+
+    def begin(self) -> Scope:
+        """Ask the limits, tell the listeners; returns the scope that the call works in."""
+        self._admit()
+        inside = self.inside
+        if self.run.listeners:
+            self.began = monotonic()
+            self.event = inside.event = self.run.tell(self.kind, "start", self.name, {"request": self.request})
+        return inside
+
+    def done(self, value: Any, items: list[Any] | None) -> None:
+        """The call has returned: keep it."""
+        if self.run.over:
+            raise asyncio.CancelledError(f"the run {self.run.name!r} has ended")
+        entry = self.entry
+        entry.value, entry.items = value, items
+        entry.time = self.scope.time = self.run.clock.now()
+        self.journal.open.append(entry)
+        self._charge(value)
+        self._tell_end({"result": value})
+
+    def fail(self, failure: BaseException) -> None:
+        """The call has raised."""
+        if isinstance(failure, Suspended) and not failure.noted:
+            failure.noted = True
+            self.journal.suspend(self.scope.place, self.kind, self.request, self.name, self.entry.key)
+            _root(self.run).interrupted(failure)
+        self._tell_end({"error.type": type(failure).__name__, "error": str(failure)})
+
+    def _admit(self) -> None:
+        try:
+            self.run.ledger.admit(self.kind, self.price is not None)
+        except LimitReached as full:
+            run: Run | None = self.run
+            while run is not None and run.ledger is not full.ledger:
+                run = run.outer.run if run.outer is not None else None
+            if run is not None:
+                run.interrupted(full)
+            raise
+
+    def _charge(self, value: Any) -> None:
+        usage = getattr(value, "usage", None) if self.kind == "model" else None
+        if isinstance(usage, RequestUsage):
+            cost = 0.0
+            if self.price is not None:
+                spent = usage.prompt_tokens * self.price["prompt"] + usage.completion_tokens * self.price["completion"]
+                cost = spent / 1_000_000
+            self.run.ledger.charge(usage, cost)
+
+    def _tell_end(self, data: dict[str, Any]) -> None:
+        if self.event is not None:
+            self.run.tell(self.kind, "end", self.name, data, event=self.event, duration=monotonic() - self.began)
+
+
+def journal_of(run: Run) -> Journal:
+    """The journal of a run; runs inside a run share the outermost one's."""
+    journal = run.journal
+    if not isinstance(journal, Journal):
+        journal = run.journal = Journal() if run.outer is None else journal_of(run.outer.run)
+    return journal
+
+
+def _root(run: Run) -> Run:
+    while run.outer is not None:
+        run = run.outer.run
+    return run
+
+
+class Suspension(Record):
+    """Where a suspended run stands: the state document holds it beside the state at the last completed turn.
+
+    `begun` says whether the task was delivered in a completed turn; `used` is what the ledger counted by then,
+    `time` when that was.
+    """
+
+    uid: str
+    begun: bool
+    task: list[Any]
+    messages: list[Any]
+    entries: list[Entry]
+    pending: list[Pending]
+    used: list[float]
+    time: datetime
+
+    def answer(self, question: str, value: Any) -> None:
+        """Store the answer to a pending question under the key of its effect. Raises `StateError` if there is none."""
+        if not any(pending.id == question for pending in self.pending):
+            raise StateError(question, f"no such question is pending; pending: {[p.id for p in self.pending]}")
+        self.entries = [entry for entry in self.entries if entry.key != question]
+        self.entries.append(Entry(key=question, value=value, time=REAL.now()))

@@ -1,0 +1,657 @@
+"""Every datum that crosses a boundary: what models, agents, teams and people say to each other.
+
+Records are plain dataclasses, treated as immutable. The root applies `dataclass` to every subclass as it is declared,
+so a message type of your own is a class with bare annotations:
+
+    class Vote(BaseChatMessage):
+        choice: str
+        def to_text(self) -> str: return self.choice
+        def to_model_text(self) -> str: return self.choice
+
+Declaring a class also registers its name as the tag (`type`) under which the codec finds it again.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+from dataclasses import field
+from datetime import datetime
+
+from .clock import new_id, now
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+    from typing import Any, ClassVar, Generic, Literal
+
+    from typing_extensions import Self, TypeVar, dataclass_transform
+
+    T = TypeVar("T", default=Any)
+
+    @dataclass_transform(kw_only_default=True, field_specifiers=(field,))
+    class _Declared:
+        def __init_subclass__(cls, *, kw_only: bool = True, tagged: bool = True) -> None: ...
+
+else:
+    T = None  # stands in StructuredMessage[T] below
+
+    class _Declared:
+        """Makes a dataclass of every subclass, in place, and lists it under its tag.
+
+        `tagged` says whether its JSON ends with that tag: `"type": "TextMessage"`.
+        """
+
+        __slots__ = ()
+
+        def __init_subclass__(cls, kw_only: bool = True, tagged: bool = True, **kwargs):
+            super().__init_subclass__(**kwargs)
+            if not hasattr(cls, "__dataclass_fields__") or "__annotations__" in cls.__dict__:
+                # repr and eq are generic below: generating them too would triple the cost of declaring a class
+                dataclasses.dataclass(kw_only=kw_only, repr=False, eq=False)(cls)
+            cls._tagged = tagged
+            declared = cls.__dict__.get("type")
+            if not isinstance(declared, str):
+                declared = cls.__name__
+                if "type" not in cls.__dataclass_fields__:
+                    cls.type = declared
+                elif isinstance(getattr(cls, "type", None), str):
+                    declared = cls.type  # a field of the base: what instances carry, and so where they are found again
+            _registry.setdefault(declared, []).append(cls)
+
+
+# tag -> every class declared under it. The codec looks here; two classes under one tag are only an error when a
+# document names that tag where both would fit.
+_registry: dict[str, list[type[Record]]] = {}
+
+
+class Record(_Declared):
+    """Root of every record. Compares by value; not hashable."""
+
+    if TYPE_CHECKING:
+        # Any, so that a subclass may narrow it: `type: Literal["Vote"] = "Vote"`
+        type: ClassVar[Any]
+        _tagged: ClassVar[bool]
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        if other.__class__ is not self.__class__:
+            return NotImplemented
+        return self.__dict__ == other.__dict__
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in dataclasses.fields(self) if f.repr)
+        return f"{self.__class__.__qualname__}({fields})"
+
+    def dump(self) -> dict[str, Any]:
+        """This record as JSON data."""
+        from . import codec
+
+        data: dict[str, Any] = codec.encode(self)
+        return data
+
+    @classmethod
+    def load(cls, data: Mapping[str, Any]) -> Self:
+        """The record that `dump` wrote. Unknown keys are ignored. Raises `DecodeError`."""
+        from . import codec
+
+        made: Self = codec.decode(cls, data)
+        return made
+
+    def model_dump(
+        self,
+        *,
+        mode: str = "json",
+        include: set[str] | None = None,
+        exclude: set[str] | None = None,
+        exclude_none: bool = False,
+    ) -> dict[str, Any]:
+        """`dump`, by the name pydantic gave it; always JSON data, whatever `mode` says."""
+        data = self.dump()
+        return {
+            key: value
+            for key, value in data.items()
+            if (include is None or key in include)
+            and (exclude is None or key not in exclude)
+            and not (exclude_none and value is None)
+        }
+
+    def model_dump_json(self, *, indent: int | None = None, exclude_none: bool = False) -> str:
+        """`dump` as JSON text."""
+        import json
+
+        return json.dumps(self.model_dump(exclude_none=exclude_none), indent=indent, ensure_ascii=False)
+
+    @classmethod
+    def model_validate(cls, data: Any) -> Self:
+        """`load`, by the name pydantic gave it; a record of this class is returned as it is."""
+        return data if isinstance(data, cls) else cls.load(data)
+
+    @classmethod
+    def model_validate_json(cls, text: str | bytes) -> Self:
+        """The record in JSON text. Raises `DecodeError`."""
+        from . import codec
+
+        made: Self = codec.decode(cls, codec.loads(text))
+        return made
+
+    @classmethod
+    def model_json_schema(cls) -> dict[str, Any]:
+        """The JSON Schema of this record."""
+        from . import codec
+
+        return codec.schema(cls)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with some fields replaced."""
+        if deep:
+            import copy
+
+            return copy.deepcopy(self).model_copy(update=update)
+        twin = self.__class__.__new__(self.__class__)
+        twin.__dict__.update(self.__dict__)
+        twin.__dict__.update(update or {})
+        return twin
+
+
+# --- what goes to and comes from a model
+
+
+class RequestUsage(Record, kw_only=False, tagged=False):
+    """Tokens of one model call."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+    def __add__(self, other: RequestUsage) -> RequestUsage:
+        return RequestUsage(self.prompt_tokens + other.prompt_tokens, self.completion_tokens + other.completion_tokens)
+
+
+class FunctionCall(Record, kw_only=False, tagged=False):
+    """A tool call as the model wrote it; `arguments` is JSON text."""
+
+    id: str
+    arguments: str
+    name: str
+
+
+class FunctionExecutionResult(Record, tagged=False):
+    """What a tool answered, for the model."""
+
+    content: str
+    name: str
+    call_id: str
+    is_error: bool | None = None
+
+
+class SystemMessage(Record):
+    """Instructions to the model."""
+
+    content: str
+
+
+class UserMessage(Record):
+    """Something said to the model; `source` is who said it."""
+
+    content: str | list[str | Image]
+    source: str
+
+
+class AssistantMessage(Record):
+    """Something the model said: text, or the tools it wants called, and what it thought beside that."""
+
+    content: str | list[FunctionCall]
+    thought: str | None = None
+    source: str
+
+
+class FunctionExecutionResultMessage(Record):
+    """The results of the calls in the `AssistantMessage` before it."""
+
+    content: list[FunctionExecutionResult]
+
+
+class TopLogprob(Record, kw_only=False, tagged=False):
+    """One alternative for a token."""
+
+    logprob: float
+    bytes: list[int] | None = None
+
+
+class ChatCompletionTokenLogprob(Record, tagged=False):
+    """A token of the answer with its log probability and the most likely alternatives."""
+
+    token: str
+    logprob: float
+    top_logprobs: list[TopLogprob] | None = None
+    bytes: list[int] | None = None
+
+
+class CreateResult(Record, tagged=False):
+    """A model's answer: text, or the tools it wants called."""
+
+    finish_reason: Literal["stop", "length", "function_calls", "content_filter", "unknown"]
+    content: str | list[FunctionCall]
+    usage: RequestUsage
+    cached: bool
+    logprobs: list[ChatCompletionTokenLogprob] | None = None
+    thought: str | None = None
+
+
+LLMMessage = SystemMessage | UserMessage | AssistantMessage | FunctionExecutionResultMessage
+
+
+# --- values inside messages
+
+
+class Image:
+    """A picture: its bytes as they are, and their media type, found from the first bytes.
+
+    `image` gives a Pillow image where Pillow is installed; nothing else here needs it.
+    """
+
+    __slots__ = ("_pil", "data", "media_type")
+
+    def __init__(self, image: Any) -> None:
+        if isinstance(image, (bytes, bytearray)):
+            self.data = bytes(image)
+        else:
+            import io
+
+            buffer = io.BytesIO()
+            image.convert("RGB").save(buffer, format="PNG")
+            self.data = buffer.getvalue()
+        self.media_type = _media_type(self.data)
+
+    @classmethod
+    def from_pil(cls, image: Any) -> Image:
+        """From a Pillow image, as PNG."""
+        return cls(image)
+
+    @classmethod
+    def from_base64(cls, text: str) -> Image:
+        """From base64 text. Raises ValueError if it is none."""
+        return cls(base64.b64decode(text, validate=True))
+
+    @classmethod
+    def from_uri(cls, uri: str) -> Image:
+        """From a `data:image/png;base64,` or `data:image/jpeg;base64,` URI. Raises ValueError for any other."""
+        head, _, text = uri.partition(",")
+        if head not in ("data:image/png;base64", "data:image/jpeg;base64"):
+            raise ValueError(f"expected 'data:image/png;base64,...' or 'data:image/jpeg;base64,...', not {uri[:40]!r}")
+        return cls.from_base64(text)
+
+    @classmethod
+    def from_file(cls, path: Path | str) -> Image:
+        """From a file, read at once."""
+        with open(path, "rb") as file:
+            return cls(file.read())
+
+    @property
+    def image(self) -> Any:
+        """This picture as a Pillow image (needs Pillow)."""
+        import io
+
+        from PIL import Image as pillow  # type: ignore[import-not-found,unused-ignore]
+
+        return pillow.open(io.BytesIO(self.data))
+
+    @property
+    def data_uri(self) -> str:
+        """This picture as a `data:` URI."""
+        return f"data:{self.media_type};base64,{self.to_base64()}"
+
+    def to_base64(self) -> str:
+        """The bytes as base64 text."""
+        return base64.b64encode(self.data).decode("ascii")
+
+    def to_openai_format(self, detail: Literal["auto", "low", "high"] = "auto") -> dict[str, Any]:
+        """The content part that OpenAI's chat API takes."""
+        return {"type": "image_url", "image_url": {"url": self.data_uri, "detail": detail}}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Image) and other.data == self.data
+
+    def __hash__(self) -> int:
+        return hash(self.data)
+
+    def __repr__(self) -> str:
+        return f"Image({self.media_type}, {len(self.data)} bytes)"
+
+
+def _media_type(data: bytes) -> str:
+    if data[:8] == b"\x89PNG\r\n\x1a\n":
+        return "image/png"
+    if data[:3] == b"\xff\xd8\xff":
+        return "image/jpeg"
+    if data[:6] in (b"GIF87a", b"GIF89a"):
+        return "image/gif"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "image/webp"
+    raise ValueError("not a PNG, JPEG, GIF or WebP picture")
+
+
+class MemoryContent(Record, tagged=False):
+    """One thing remembered."""
+
+    content: str | bytes | dict[str, Any] | Image
+    mime_type: str
+    metadata: dict[str, Any] | None = None
+
+
+class CodeBlock(Record, kw_only=False, tagged=False):
+    """A piece of code and the language it is in."""
+
+    code: str
+    language: str
+
+
+class CodeResult(Record, kw_only=False, tagged=False):
+    """What executed code left behind."""
+
+    exit_code: int
+    output: str
+
+
+# --- what agents say
+
+
+class BaseMessage(Record):
+    """Root of everything an agent says."""
+
+    def to_text(self) -> str:
+        """For people: what `Console` prints and terminations search."""
+        raise NotImplementedError(f"{type(self).__name__} must define to_text()")
+
+
+class _Envelope(BaseMessage):
+    id: str = field(default_factory=new_id)
+    source: str
+    models_usage: RequestUsage | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+    created_at: datetime = field(default_factory=now)
+
+
+class BaseChatMessage(_Envelope):
+    """Something said to others: goes to the other members of a team and to their models."""
+
+    def to_model_text(self) -> str:
+        """For models: the message as text."""
+        raise NotImplementedError(f"{type(self).__name__} must define to_model_text()")
+
+    def to_model_message(self) -> UserMessage:
+        """For models: the message as they receive it."""
+        return UserMessage(content=self.to_model_text(), source=self.source)
+
+
+class BaseTextChatMessage(BaseChatMessage):
+    """A chat message whose content is text."""
+
+    content: str
+
+    def to_text(self) -> str:
+        return self.content
+
+    def to_model_text(self) -> str:
+        return self.content
+
+    def to_model_message(self) -> UserMessage:
+        return UserMessage(content=self.content, source=self.source)
+
+
+class TextMessage(BaseTextChatMessage):
+    """Plain text."""
+
+
+class StopMessage(BaseTextChatMessage):
+    """A request to end the conversation; `content` says why."""
+
+
+class HandoffMessage(BaseTextChatMessage):
+    """Hands the work to `target`; `context` is what its model should know of the exchange before."""
+
+    target: str
+    context: list[LLMMessage] = field(default_factory=list)
+
+
+class ToolCallSummaryMessage(BaseTextChatMessage):
+    """The results of tool calls, given as the answer."""
+
+    tool_calls: list[FunctionCall]
+    results: list[FunctionExecutionResult]
+
+
+class MultiModalMessage(BaseChatMessage):
+    """Text and pictures in order."""
+
+    content: list[str | Image]
+
+    def to_text(self) -> str:
+        return "\n".join(part if isinstance(part, str) else "<image>" for part in self.content)
+
+    def to_model_text(self) -> str:
+        return "\n".join(part if isinstance(part, str) else "[image]" for part in self.content)
+
+    def to_model_message(self) -> UserMessage:
+        return UserMessage(content=self.content, source=self.source)
+
+
+_structured: dict[Any, type[StructuredMessage[Any]]] = {}
+
+if TYPE_CHECKING:
+
+    class _Parametrised(BaseChatMessage, Generic[T]): ...
+
+else:
+
+    class _Parametrised(BaseChatMessage):
+        def __class_getitem__(cls, content_type):
+            if cls is _Parametrised:
+                return cls
+            made = _structured.get(content_type)
+            if made is None:
+                name = f"{cls.__name__}[{getattr(content_type, '__name__', content_type)}]"
+                body = {"__annotations__": {"content": content_type}, "__module__": cls.__module__, "type": name}
+                made = _structured[content_type] = type(name, (cls,), body)
+                made.content_type = content_type
+            return made
+
+
+class StructuredMessage(_Parametrised[T]):
+    """A typed value as a message; `StructuredMessage[Out]` is a class of its own, with that as its `type`.
+
+    `format_string` is a `str.format` template over the value's fields, used for people and for `to_model_text`.
+    """
+
+    content: T
+    format_string: str | None = None
+
+    content_type = None  # the T of StructuredMessage[T]
+
+    def to_text(self) -> str:
+        if self.format_string is None:
+            return self._json()
+        return self.format_string.format(**self._data())
+
+    def to_model_text(self) -> str:
+        return self.to_text()
+
+    def to_model_message(self) -> UserMessage:
+        return UserMessage(content=self._json(), source=self.source)
+
+    def __reduce__(self) -> Any:
+        return _restore_structured, (self.content_type, self.__dict__)
+
+    def _data(self) -> Any:
+        from . import codec
+
+        return codec.encode(self.content)
+
+    def _json(self) -> str:
+        import json
+
+        return json.dumps(self._data(), ensure_ascii=False, separators=(",", ":"))
+
+
+def _restore_structured(content_type: Any, state: dict[str, Any]) -> StructuredMessage[Any]:
+    cls = StructuredMessage if content_type is None else StructuredMessage[content_type]
+    made = cls.__new__(cls)
+    made.__dict__.update(state)
+    return made
+
+
+class BaseAgentEvent(_Envelope):
+    """Something that happened inside an agent: shown to people, counted by terminations, not fed to models."""
+
+
+class ToolCallRequestEvent(BaseAgentEvent):
+    """The model wants these tools called."""
+
+    content: list[FunctionCall]
+
+    def to_text(self) -> str:
+        return str(self.content)
+
+
+class ToolCallExecutionEvent(BaseAgentEvent):
+    """The tools answered."""
+
+    content: list[FunctionExecutionResult]
+
+    def to_text(self) -> str:
+        return str(self.content)
+
+
+class UserInputRequestedEvent(BaseAgentEvent):
+    """A person is asked for input; `request_id` names the question."""
+
+    request_id: str
+    content: str = ""
+
+    def to_text(self) -> str:
+        return self.content
+
+
+class MemoryQueryEvent(BaseAgentEvent):
+    """What memory gave for this turn."""
+
+    content: list[MemoryContent]
+
+    def to_text(self) -> str:
+        return str(self.content)
+
+
+class ModelClientStreamingChunkEvent(BaseAgentEvent):
+    """A piece of an answer as it arrives; `full_message_id` is the id of the message it will be part of."""
+
+    content: str
+    full_message_id: str | None = None
+
+    def to_text(self) -> str:
+        return self.content
+
+
+class ThoughtEvent(BaseAgentEvent):
+    """What the model thought beside its answer."""
+
+    content: str
+
+    def to_text(self) -> str:
+        return self.content
+
+
+class SelectSpeakerEvent(BaseAgentEvent):
+    """Who speaks next in a team."""
+
+    content: list[str]
+
+    def to_text(self) -> str:
+        return str(self.content)
+
+
+class SelectorEvent(BaseAgentEvent):
+    """What a selector model said while choosing."""
+
+    content: str
+
+    def to_text(self) -> str:
+        return self.content
+
+
+class CodeGenerationEvent(BaseAgentEvent):
+    """Code was written, to be executed next."""
+
+    retry_attempt: int
+    content: str
+    code_blocks: list[CodeBlock]
+
+    def to_text(self) -> str:
+        return self.content
+
+
+class CodeExecutionEvent(BaseAgentEvent):
+    """Code was executed."""
+
+    retry_attempt: int
+    result: CodeResult
+
+    def to_text(self) -> str:
+        return self.result.output
+
+
+# --- results
+
+
+class Response(Record, tagged=False):
+    """An agent's answer to the messages it was given, with what it said on the way."""
+
+    chat_message: BaseChatMessage
+    inner_messages: list[BaseAgentEvent | BaseChatMessage] | None = None
+
+
+class Pending(Record, tagged=False):
+    """A question a suspended run waits on; answer it with `answer(id, value)`."""
+
+    id: str
+    kind: str
+    source: str
+    content: Any = None
+
+
+class TaskResult(Record, tagged=False):
+    """What a run left: its messages in order and why it stopped.
+
+    `pending` lists the questions of a suspended run; `usage` sums the tokens of every model call; `abandoned` names
+    what would not stop when the run ended.
+    """
+
+    messages: list[BaseAgentEvent | BaseChatMessage]
+    stop_reason: str | None = None
+    pending: list[Pending] = field(default_factory=list)
+    usage: RequestUsage = field(default_factory=lambda: RequestUsage(0, 0))
+    abandoned: list[str] = field(default_factory=list)
+
+
+ChatMessage = BaseChatMessage
+AgentEvent = BaseAgentEvent
+
+
+def as_messages(task: str | BaseChatMessage | Sequence[BaseChatMessage] | None) -> list[BaseChatMessage]:
+    """The messages that a `task` stands for; text is said by "user". Raises `ConfigError` for anything else."""
+    from .errors import ConfigError
+
+    if task is None:
+        return []
+    if isinstance(task, str):
+        return [TextMessage(content=task, source="user")]
+    if isinstance(task, BaseChatMessage):
+        return [task]
+    messages = list(task) if isinstance(task, (list, tuple)) else []
+    if not messages:
+        raise ConfigError(f"task must be text, a chat message, a non-empty list of chat messages or None, not {task!r}")
+    for message in messages:
+        if not isinstance(message, BaseChatMessage):
+            raise ConfigError(f"task holds {message!r}, which is not a chat message")
+    return messages

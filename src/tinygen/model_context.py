@@ -1,0 +1,244 @@
+"""What a model sees of a conversation: all of it, or the part that fits.
+
+Every context keeps the whole history; `get_messages` chooses. What it chooses is made of units: a tool call together
+with its results, or any other single message. A unit is shown whole or not at all, since providers refuse a call
+without results and results without their call; calls that never got their results are not shown.
+"""
+
+from __future__ import annotations
+
+from .component import Component
+from .errors import ConfigError, DecodeError, StateError
+from .messages import AssistantMessage, FunctionExecutionResultMessage, LLMMessage, SystemMessage, UserMessage
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
+
+    from .models import ChatCompletionClient, HasSchema, ToolSchema
+
+    Unit = list[LLMMessage]
+
+
+class ChatCompletionContext(Component):
+    """A conversation as a model shall see it. Derive from it and override `get_messages` to show something else.
+
+        class WithoutThoughts(ChatCompletionContext):
+            async def get_messages(self) -> list[LLMMessage]:
+                return [without_thought(message) for message in self._messages]
+
+    Args:
+        initial_messages: what stands at the beginning; `clear` leaves it there.
+    """
+
+    def __init__(self, initial_messages: Sequence[LLMMessage] | None = None) -> None:
+        self._initial_messages: list[LLMMessage] = list(initial_messages or ())
+        self._messages: list[LLMMessage] = list(self._initial_messages)
+
+    async def add_message(self, message: LLMMessage) -> None:
+        """Append a message."""
+        self._messages.append(message)
+
+    async def get_messages(self) -> list[LLMMessage]:
+        """What the model shall see: here everything."""
+        return self._messages.copy()
+
+    async def clear(self) -> None:
+        """Back to the initial messages."""
+        self._messages = self._initial_messages.copy()
+
+    async def save_state(self) -> Mapping[str, Any]:
+        """The whole history as JSON data."""
+        from . import codec
+
+        return {"messages": codec.encode(self._messages)}
+
+    async def load_state(self, state: Mapping[str, Any]) -> None:
+        """Replace the history by a saved one. Raises `StateError` and changes nothing if it does not fit."""
+        from . import codec
+
+        if not isinstance(state, dict) or set(state) != {"messages"}:
+            raise StateError("$", f"expected an object with the one key 'messages', not {state!r:.80}")
+        try:
+            messages = codec.decode(list[LLMMessage], state["messages"], mode="state", path="$.messages")
+        except DecodeError as error:
+            raise StateError(error.path, error.problem) from error
+        self._messages = messages
+
+    def checkpoint(self) -> Callable[[], None]:
+        """Mark this point of the history. The function returned goes back to it, past a `clear` too."""
+        messages, length = self._messages, len(self._messages)
+
+        def back() -> None:
+            del messages[length:]
+            self._messages = messages
+
+        return back
+
+
+class UnboundedChatCompletionContext(ChatCompletionContext):
+    """Shows everything."""
+
+
+class BufferedChatCompletionContext(ChatCompletionContext):
+    """Shows the newest messages: at most `buffer_size`, or the last unit if that alone is longer."""
+
+    def __init__(self, buffer_size: int, initial_messages: Sequence[LLMMessage] | None = None) -> None:
+        super().__init__(initial_messages)
+        self._buffer_size = _positive("buffer_size", buffer_size)
+
+    async def get_messages(self) -> list[LLMMessage]:
+        return _newest(self._messages, self._buffer_size)[1]
+
+
+class HeadAndTailChatCompletionContext(ChatCompletionContext):
+    """Shows the first and the newest messages, and between them how many are left out.
+
+    Args:
+        head_size: at most so many messages from the beginning.
+        tail_size: at most so many from the end, or the last unit if that alone is longer.
+        initial_messages: what stands at the beginning.
+    """
+
+    def __init__(self, head_size: int, tail_size: int, initial_messages: Sequence[LLMMessage] | None = None) -> None:
+        super().__init__(initial_messages)
+        self._head_size = _positive("head_size", head_size)
+        self._tail_size = _positive("tail_size", tail_size)
+
+    async def get_messages(self) -> list[LLMMessage]:
+        messages = self._messages
+        if len(messages) <= self._head_size + self._tail_size:
+            return _flat(units(messages))
+        start, tail = _newest(messages, self._tail_size)
+        head = _flat(units(messages[: min(self._head_size, start)]))
+        skipped = len(messages) - len(head) - len(tail)
+        if not skipped:
+            return head + tail
+        return [*head, UserMessage(content=f"Skipped {skipped} messages.", source="System"), *tail]
+
+
+class TokenLimitedChatCompletionContext(ChatCompletionContext):
+    """Shows the beginning (the task, as a rule) and as many of the newest units as fit into a number of tokens.
+
+    The beginning gives way before the last unit does; the last is always shown.
+
+    Args:
+        model_client: counts the tokens.
+        token_limit: how many there may be; None for what the model's window holds.
+        tool_schema: tools that are sent along and need room too.
+        initial_messages: what stands at the beginning.
+    """
+
+    def __init__(
+        self,
+        model_client: ChatCompletionClient,
+        *,
+        token_limit: int | None = None,
+        tool_schema: Sequence[HasSchema | ToolSchema] | None = None,
+        initial_messages: Sequence[LLMMessage] | None = None,
+    ) -> None:
+        super().__init__(initial_messages)
+        self._model_client = model_client
+        self._token_limit = None if token_limit is None else _positive("token_limit", token_limit)
+        self._tool_schema = list(tool_schema or ())
+        self._counts: dict[int, tuple[LLMMessage, int]] = {}
+
+    async def get_messages(self) -> list[LLMMessage]:
+        room = self._room()
+        parts = units(self._messages)
+        sizes = self._sizes(parts)
+        last = len(parts) - 1
+        if last < 1 or sum(sizes) <= room:
+            return _flat(parts)
+        head = min(_beginning(parts), last)
+        if sum(sizes[:head]) + sizes[last] > room:
+            head = 0
+        room -= sum(sizes[:head]) + sizes[last]
+        start = last
+        while start > head and sizes[start - 1] <= room:
+            start -= 1
+            room -= sizes[start]
+        return _flat(parts[:head] + parts[start:])
+
+    def _room(self) -> int:
+        client = self._model_client
+        if self._token_limit is None:
+            return client.remaining_tokens([], tools=self._tool_schema)
+        return self._token_limit - client.count_tokens([], tools=self._tool_schema)
+
+    def _sizes(self, parts: list[Unit]) -> list[int]:
+        """The tokens of each unit; each message is counted once in its life."""
+        known, self._counts = self._counts, {}
+        empty = self._model_client.count_tokens([])
+        sizes = []
+        for part in parts:
+            size = 0
+            for message in part:
+                entry = known.get(id(message))
+                if entry is None or entry[0] is not message:
+                    entry = (message, self._model_client.count_tokens([message]) - empty)
+                self._counts[id(message)] = entry
+                size += entry[1]
+            sizes.append(size)
+        return sizes
+
+
+def units(messages: Sequence[LLMMessage]) -> list[Unit]:
+    """The messages in units: a tool call with its results is one. Calls and results without the other are left out."""
+    made: list[Unit] = []
+    at, end = 0, len(messages)
+    while at < end:
+        message = messages[at]
+        at += 1
+        if isinstance(message, FunctionExecutionResultMessage):
+            continue
+        unit: Unit = [message]
+        if isinstance(message, AssistantMessage) and not isinstance(message.content, str):
+            while at < end and isinstance(messages[at], FunctionExecutionResultMessage):
+                unit.append(messages[at])
+                at += 1
+            if not _answered(unit):
+                continue
+        made.append(unit)
+    return made
+
+
+def _answered(unit: Unit) -> bool:
+    calls = [call.id for call in unit[0].content]  # type: ignore[union-attr]
+    results = [result.call_id for message in unit[1:] for result in message.content]  # type: ignore[union-attr]
+    return sorted(calls) == sorted(results)
+
+
+def _flat(parts: list[Unit]) -> list[LLMMessage]:
+    return [message for part in parts for message in part]
+
+
+def _newest(messages: Sequence[LLMMessage], size: int) -> tuple[int, list[LLMMessage]]:
+    """The last units that make up at most `size` messages, or the very last one, and a place they do not begin before.
+
+    Looks at no more of the history than that.
+    """
+    start = max(len(messages) - size, 0)
+    while start and isinstance(messages[start], FunctionExecutionResultMessage):
+        start -= 1
+    parts = units(messages[start:])
+    if not parts:
+        start, parts = 0, units(messages)
+    chosen: list[LLMMessage] = []
+    for part in reversed(parts):
+        if chosen and len(chosen) + len(part) > size:
+            break
+        chosen[:0] = part
+    return start, chosen
+
+
+def _beginning(parts: Sequence[Unit]) -> int:
+    """How many units the beginning is: leading instructions and the first thing said."""
+    return 1 + next((at for at, part in enumerate(parts) if not isinstance(part[0], SystemMessage)), 0)
+
+
+def _positive(name: str, value: int) -> int:
+    if value <= 0:
+        raise ConfigError(f"{name} must be greater than 0, not {value!r}")
+    return value

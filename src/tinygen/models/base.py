@@ -1,0 +1,558 @@
+"""The base of every model client over HTTP: requests, retries, deadlines, streams and errors.
+
+An `_Exchange` is one request with its attempts. An attempt that another one may mend raises `Again`; whatever else
+goes wrong is a `ModelError`, and no text it carries holds a secret. Nothing is tried again once a piece of the answer
+has reached the caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+
+from ..clock import REAL, source
+from ..errors import (
+    AuthenticationError,
+    ConnectionFailed,
+    ModelError,
+    ModelTimeout,
+    ProtocolError,
+    RateLimitError,
+    RequestError,
+    ResponseTooLarge,
+    ServerError,
+)
+from ..messages import RequestUsage
+from . import ChatCompletionClient
+from .http import BODY_LIMIT, Again, Cut, Pool, cause, failure, send_through
+from .lines import Guard
+from .sse import EventDecoder
+from .wire import ask, complaint, parse, start_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+    from datetime import datetime
+    from typing import Any, NoReturn
+
+    from typing_extensions import Self
+
+    from ..cancellation import CancellationToken
+    from ..messages import CreateResult, LLMMessage
+    from . import HasSchema, ModelInfo, ToolChoice, ToolSchema
+    from .lines import Line
+    from .wire import Answer, Ask, Complaint, Reason, Request, StreamDecoder
+
+TAIL = 0.05  # seconds spent on reading the end of a finished stream, so that its connection can be used again
+ERROR_LIMIT = 64 * 2**10  # bytes read of an error body
+
+# of every request; compressed answers are not asked for, since proxies hold streams up to compress them
+HEADERS = {
+    "accept": "application/json, text/event-stream",
+    "accept-encoding": "identity",
+    "content-type": "application/json",
+    "user-agent": "tinygen",
+}
+
+_lock = threading.Lock()
+
+# --- one request
+
+
+class Waiting:
+    """The time of day and the sleep that retries use; tests give their own."""
+
+    now: Callable[[], datetime] = staticmethod(REAL.now)
+    sleep: Callable[[float], Awaitable[None]] = staticmethod(asyncio.sleep)
+
+
+class _Exchange:
+    """One request with its retries."""
+
+    def __init__(self, client: HTTPChatCompletionClient, request: Request, token: CancellationToken | None) -> None:
+        self.response: Any = None
+        self._client = client
+        self._request = request
+        self._token = token
+        self._attempts = 0
+        self._deadline = asyncio.get_running_loop().time() + client._timeout
+        self._guard: Guard | None = None
+        self._own = False
+        self._pieces: Any = None
+        self._size = 0
+
+    async def start(self) -> None:
+        """Send the request once. Afterwards `response` is one with status 200, its body unread."""
+        self._attempts += 1
+        guard = self._guard = self._watch()
+        try:
+            await self._send(guard)
+            if not 200 <= self.response.status_code < 300:
+                await self._refused()
+        except BaseException as error:  # translated and raised
+            raise self._translated(error) from cause(error)
+
+    async def next(self) -> bytes:
+        """The next piece of the body, b"" at its end. Raises `ResponseTooLarge`."""
+        if self._guard is None or self._pieces is None:
+            return b""
+        try:
+            self._guard.check()
+            if self._own:
+                piece: bytes = await anext(self._pieces, b"")
+            else:
+                piece = await self._guard.step(_following(self._pieces))
+        except BaseException as error:  # translated and raised
+            raise self._translated(error) from cause(error)
+        if not piece:
+            self._pieces = None
+        self._size += len(piece)
+        if self._size > BODY_LIMIT:
+            raise ResponseTooLarge(f"the answer has more than {BODY_LIMIT:,} bytes")
+        return piece
+
+    async def body(self) -> str:
+        """The whole body. Raises `ResponseTooLarge`."""
+        promised = self.response.headers.get("content-length", "")
+        if promised.isdigit() and int(promised) > BODY_LIMIT:
+            raise ResponseTooLarge(f"the answer has {int(promised):,} bytes, more than {BODY_LIMIT:,}")
+        parts = []
+        while piece := await self.next():
+            parts.append(piece)
+        return b"".join(parts).decode("utf-8", "replace")
+
+    async def end(self, tail: bool = False) -> None:
+        """Let go of the connection: for the next request if the body was read to its end, else close it.
+
+        `tail` says that little more can come, so that it is worth reading.
+        """
+        guard, response, pieces = self._guard, self.response, self._pieces
+        self._guard = self.response = self._pieces = None
+        if guard is None:
+            return
+        guard.release()
+        try:
+            if guard.line is not None and pieces is not None:
+                await _read_out(pieces, guard.line, TAIL if tail else 0.0)
+        finally:
+            if response is not None:
+                await response.aclose()
+            if pieces is not None and not self._own:
+                await pieces.aclose()
+
+    async def pause(self, again: Again) -> None:
+        """Wait before the next attempt. Raises the error if there shall be none."""
+        error, client, loop = again.error, self._client, asyncio.get_running_loop()
+        if self._attempts > client._max_retries:
+            raise _worded(error, f"(tried {self._attempts} times)" if self._attempts > 1 else "") from error.__cause__
+        chance = source.get().random()
+        if again.wait is None:
+            wait = min(8.0, 0.5 * 2 ** (self._attempts - 1)) * (0.2 + 0.8 * chance)
+        else:
+            wait = again.wait + 0.1 * chance * (1 + again.wait)
+        if again.wait is not None and again.wait > client._max_retry_wait:
+            when = _utc(client._waiting.now().timestamp() + again.wait)
+            raise _worded(
+                error,
+                f"It asks to wait {again.wait:,.0f} s, until {when}; that is longer than "
+                f"max_retry_wait={client._max_retry_wait:g}, so try again then.",
+            ) from error.__cause__
+        if loop.time() + wait > self._deadline:
+            raise _worded(error, f"Another attempt would come after the deadline (timeout={client._timeout:g}).")
+        guard = self._watch()
+        try:
+            await guard.step(_awaited(client._waiting.sleep(wait)))
+        finally:
+            guard.release()
+
+    def _watch(self) -> Guard:
+        return Guard(self._deadline, self._client._timeout, self._token)
+
+    async def _send(self, guard: Guard) -> None:
+        client, request = self._client, self._request
+        pool = await client._pool() if client._http_client is None else client._http_client
+        self._own = isinstance(pool, Pool) and pool.own
+
+        async def send() -> None:
+            if isinstance(pool, Pool):
+                self.response = await pool.send(request, client._timeouts, guard)
+            else:
+                self.response = await send_through(pool, request, client._timeouts)
+
+        guard.check()
+        await (send() if self._own else guard.step(send()))
+        self._pieces = self.response.aiter_bytes()
+        self._size = 0
+
+    async def _refused(self) -> NoReturn:
+        """Raise the error for a status other than 200."""
+        client, response = self._client, self.response
+        body = b""
+        try:
+            while len(body) < ERROR_LIMIT and (piece := await self.next()):
+                body += piece
+        except (Again, ModelError):
+            pass  # the status says enough
+        said = client._complaint(body.decode("utf-8", "replace"))
+        error = client._refusal(response.status_code, said, response.headers.get("location", ""))
+        wait = error.retry_after = self._retry_after() if said.retry_after is None else said.retry_after
+        may = response.headers.get("x-should-retry")
+        status: int = response.status_code
+        again = may == "true" if may in ("true", "false") else status in (408, 409, 429) or status >= 500
+        if again and said.code != "insufficient_quota":
+            raise Again(error, wait)
+        raise error
+
+    def _retry_after(self) -> float | None:
+        """The longer wait of the headers `retry-after-ms` and `retry-after`, as far as they make sense."""
+        headers = self.response.headers
+        text = headers.get("retry-after", "")
+        waits = [_seconds(headers.get("retry-after-ms", ""), 0.001), _seconds(text, 1)]
+        if text and waits[1] is None:
+            from email.utils import parsedate_to_datetime
+
+            try:
+                waits[1] = max(0.0, parsedate_to_datetime(text).timestamp() - self._client._waiting.now().timestamp())
+            except (ValueError, TypeError, OverflowError):
+                pass  # not a date either
+        return max((wait for wait in waits if wait is not None), default=None)
+
+    def _translated(self, error: BaseException) -> BaseException:
+        """The error as the caller shall see it."""
+        if isinstance(error, asyncio.CancelledError):
+            return error
+        if self._guard is not None and self._guard.reason is not None:
+            error = self._guard.reason
+        elif isinstance(error, Exception) and not isinstance(error, Again):
+            error = failure(error, begun=self.response is not None)
+        inner = error.error if isinstance(error, Again) else error
+        if isinstance(inner, ModelError):
+            self._client._finish(inner, self._request, self.response)
+        return error
+
+
+async def _awaited(work: Awaitable[None]) -> None:
+    await work
+
+
+async def _following(pieces: Any) -> Any:
+    return await anext(pieces, b"")
+
+
+async def _read_out(pieces: Any, line: Line, seconds: float) -> None:
+    """Read what is left, for so long, then break the line: either way no generator is left half run."""
+    timer = asyncio.get_running_loop().call_later(seconds, line.abort)
+    try:
+        if not seconds:
+            line.abort()
+        async for _ in pieces:
+            pass
+    except Exception:  # all that was wanted has been read; only the connection is lost
+        line.abort()
+    finally:
+        timer.cancel()
+
+
+def _worded(error: ModelError, addition: str) -> ModelError:
+    error.args = (f"{error} {addition}".rstrip(),)
+    return error
+
+
+def _seconds(text: str, unit: float) -> float | None:
+    try:
+        value = float(text) * unit
+    except ValueError:
+        return None
+    return max(0.0, value) if math.isfinite(value) else None
+
+
+def _utc(timestamp: float) -> str:
+    from datetime import datetime, timezone
+
+    try:
+        return datetime.fromtimestamp(timestamp, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (OverflowError, ValueError, OSError):
+        return "a day too far away to name"
+
+
+# --- the base of every client
+
+
+class HTTPChatCompletionClient(ChatCompletionClient):
+    """A model behind HTTP. A provider's file derives from it and says how to encode and decode.
+
+    Args:
+        model: the provider's name of the model.
+        model_info: what the model can do.
+        timeout: seconds for one call, with all its attempts and waits.
+        read_timeout: seconds without a byte from the server; None for `timeout`.
+        connect_timeout: seconds for a connection to come about.
+        max_retries: attempts after the first, for statuses 408, 409, 429, 5xx and connections that fail.
+        max_retry_wait: seconds; a provider that asks for a longer wait makes the call fail at once.
+        default_headers: sent with every request.
+        http_client: an `httpx.AsyncClient` of yours, or what behaves like one; it is not closed with this client.
+    """
+
+    provider = "the provider"
+    key_help = "Check the API key."
+    _url: str  # an address of the provider
+    _framing: type[EventDecoder] = EventDecoder
+    _reasons: Mapping[str, Reason] = {}
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        model_info: ModelInfo,
+        timeout: float = 600.0,
+        read_timeout: float | None = None,
+        connect_timeout: float = 5.0,
+        max_retries: int = 2,
+        max_retry_wait: float = 60.0,
+        default_headers: Mapping[str, str] | None = None,
+        http_client: Any = None,
+        _waiting: Any = None,
+    ) -> None:
+        self._model = model
+        self._info = model_info
+        self._timeout = timeout
+        read = timeout if read_timeout is None else min(read_timeout, timeout)
+        self._timeouts = (min(connect_timeout, timeout), read)
+        self._max_retries = max_retries
+        self._max_retry_wait = max_retry_wait
+        self._default_headers = {name.lower(): value for name, value in (default_headers or {}).items()}
+        self._http_client = http_client
+        self._waiting = _waiting or Waiting
+        self._pools: dict[asyncio.AbstractEventLoop, Pool] = {}
+        self._used = RequestUsage(0, 0)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(model={self._model!r})"
+
+    # what a provider's file defines
+
+    async def _request(self, ask: Ask) -> Request:
+        """The request, encoded."""
+        raise NotImplementedError
+
+    def _decode(self, data: dict[str, Any]) -> Answer:
+        """The answer in a whole body."""
+        raise NotImplementedError
+
+    def _decoder(self) -> StreamDecoder:
+        """What takes the events of a stream in."""
+        raise NotImplementedError
+
+    def _complaint(self, body: str) -> Complaint:
+        """What the body of an error says."""
+        try:
+            return complaint(parse(body, "the error"))
+        except ProtocolError:
+            return complaint(body[:1000])
+
+    # what callers use
+
+    @property
+    def model_info(self) -> ModelInfo:
+        """What the model can do."""
+        return self._info
+
+    async def create(
+        self,
+        messages: Sequence[LLMMessage],
+        *,
+        tools: Sequence[HasSchema | ToolSchema] = (),
+        tool_choice: ToolChoice = "auto",
+        json_output: bool | type[Any] | None = None,
+        extra_create_args: Mapping[str, Any] = {},
+        cancellation_token: CancellationToken | None = None,
+    ) -> CreateResult:
+        """Ask once; see `ChatCompletionClient.create`. Raises `ModelError`, `ConfigError`."""
+        asked = ask(messages, tools, tool_choice, json_output, extra_create_args, stream=False, info=self._info)
+        request = await self._request(asked)
+        exchange = _Exchange(self, request, cancellation_token)
+        while True:
+            try:
+                await exchange.start()
+                return self._counted(self._decode(parse(await exchange.body(), "the answer")))
+            except Again as again:
+                await exchange.end()
+                await exchange.pause(again)
+            except ModelError as error:
+                self._finish(error, request, exchange.response)
+                raise
+            finally:
+                await exchange.end()
+
+    async def create_stream(
+        self,
+        messages: Sequence[LLMMessage],
+        *,
+        tools: Sequence[HasSchema | ToolSchema] = (),
+        tool_choice: ToolChoice = "auto",
+        json_output: bool | type[Any] | None = None,
+        extra_create_args: Mapping[str, Any] = {},
+        cancellation_token: CancellationToken | None = None,
+    ) -> AsyncGenerator[str | CreateResult, None]:
+        """Ask once, and get the text as it comes; the last item is the `CreateResult`. Raises `ModelError`."""
+        asked = ask(messages, tools, tool_choice, json_output, extra_create_args, stream=True, info=self._info)
+        request = await self._request(asked)
+        exchange = _Exchange(self, request, cancellation_token)
+        while True:
+            decoder, framing = self._decoder(), self._framing()
+            try:
+                await exchange.start()
+                if _is_json(exchange.response):  # a server that does not stream
+                    answer = self._decode(parse(await exchange.body(), "the answer"))
+                    if text := answer.text + answer.refusal:
+                        yield text
+                    break
+                while piece := await _next(exchange, decoder):
+                    for event, data in framing.feed(piece):
+                        if text := decoder.feed(event, data):
+                            yield text
+                        if decoder.done:
+                            break
+                    if decoder.done:
+                        break
+                if text := _last(framing, decoder):
+                    yield text
+                answer = decoder.whole()
+                await exchange.end(tail=True)
+                break
+            except Again as again:
+                await exchange.end()
+                if decoder.text:
+                    again.error.partial = decoder.text
+                    raise again.error from again.error.__cause__
+                await exchange.pause(again)
+            except ModelError as error:
+                error.partial = decoder.text
+                self._finish(error, request, exchange.response)
+                raise
+            except asyncio.CancelledError as error:
+                error.partial = decoder.text  # type: ignore[attr-defined]
+                raise
+            finally:
+                await exchange.end()
+        yield self._counted(answer)
+
+    async def close(self) -> None:
+        """Let go of connections. The client can be used again afterwards."""
+        here = asyncio.get_running_loop()
+        for loop in list(self._pools):
+            pool = self._pools.pop(loop, None)
+            if pool is None:
+                continue
+            if loop is here:
+                await pool.close()
+            elif not loop.is_closed():
+                asyncio.run_coroutine_threadsafe(pool.close(), loop)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def actual_usage(self) -> RequestUsage:
+        """Tokens used so far."""
+        return self._used
+
+    def total_usage(self) -> RequestUsage:
+        """Tokens used so far."""
+        return self._used
+
+    # what the two share
+
+    async def _pool(self) -> Pool:
+        """What sends the requests of this event loop."""
+        loop = asyncio.get_running_loop()
+        pool = self._pools.get(loop)
+        if pool is None:
+            for other in list(self._pools):
+                if other.is_closed():
+                    self._pools.pop(other, None)
+            pool = self._pools[loop] = Pool(self._url)
+            await pool.open()
+        return pool
+
+    def _counted(self, answer: Answer) -> CreateResult:
+        result = answer.result(self._reasons)
+        with _lock:
+            self._used = self._used + result.usage
+        return result
+
+    def _refusal(self, status: int, said: Complaint, location: str) -> ModelError:
+        """The error for a status; its text says what to do."""
+        words = f": {said.message}" if said.message else ""
+        words += f" [{said.code}]" if said.code and said.code not in words else ""
+        words = f"(HTTP {status}){words}"
+        if status in (401, 403):
+            return AuthenticationError(f"{self.provider} does not accept the API key {words}. {self.key_help}")
+        if status == 404:
+            where = f"the model {self._model!r}, or the address {self._url!r},"
+            return RequestError(f"{self.provider} does not know {where} {words}. Check model and base_url.")
+        if said.code == "insufficient_quota":
+            return RateLimitError(
+                f"the quota of this account at {self.provider} is used up {words}. Check its billing."
+            )
+        if status == 429:
+            return RateLimitError(f"{self.provider} takes no more requests for now {words}.")
+        if status >= 500:
+            return ServerError(f"{self.provider} failed {words}.")
+        if status < 400:
+            return RequestError(
+                f"{self.provider} answers with a redirect to {location!r} {words}. Redirects are not followed, since "
+                f"they would carry the API key elsewhere; set base_url to the final address."
+            )
+        help = (
+            " Send fewer or shorter messages, for example through a TokenLimitedChatCompletionContext."
+            if ("context" in said.code or "context length" in said.message)
+            else ""
+        )
+        return RequestError(f"{self.provider} refuses the request {words}.{help}")
+
+    def _finish(self, error: ModelError, request: Request, response: Any) -> None:
+        """Say who failed, and take out what nobody may see."""
+        error.provider = error.provider or self.provider
+        if response is not None:
+            names = ("x-request-id", "request-id", "apim-request-id", "x-ms-request-id", "cf-ray")
+            error.status = error.status or response.status_code
+            error.request_id = next((response.headers[name] for name in names if response.headers.get(name)), None)
+        text = str(error)
+        for secret in request.secrets():
+            text = text.replace(secret, "***")
+        error.args = (text,)
+
+
+def _is_json(response: Any) -> bool:
+    kind: str = response.headers.get("content-type", "")
+    return kind.lower().startswith("application/json")
+
+
+async def _next(exchange: _Exchange, decoder: StreamDecoder) -> bytes:
+    """The next piece of a stream; what breaks after the answer is complete does not matter."""
+    try:
+        return await exchange.next()
+    except Cut:
+        return b""
+    except (Again, ConnectionFailed, ModelTimeout):
+        if decoder.complete:
+            return b""
+        raise
+
+
+def _last(framing: EventDecoder, decoder: StreamDecoder) -> str:
+    """The text in what no empty line closed, and what was held back. Raises `IncompleteResponse`, `ProtocolError`."""
+    text = ""
+    if not decoder.done:
+        for event, data in framing.finish():
+            try:
+                text += decoder.feed(event, data)
+            except ProtocolError:
+                pass  # cut off inside the event; whether that matters, the decoder knows
+    if framing.stray and not framing.seen:
+        raise ProtocolError(f"the answer is not a stream of events; it begins {start_of(framing.stray)}")
+    return text + decoder.end()

@@ -1,0 +1,343 @@
+"""HTTP connections for model clients. The only file that touches httpx.
+
+Every event loop a client is used in gets a `Pool`, made at the first call; it ends with its loop, or when it is closed.
+Its requests go over `Lines`: connections of ours, on which httpcore's HTTP/1.1 code speaks. Where a proxy is configured
+they go through an httpx client instead. Redirects are not followed, and TLS is always verified.
+
+Not guaranteed: that a request which failed was not carried out. A connection that the server closed while it was idle
+is replaced without counting as an attempt, as browsers do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import threading
+import zlib
+from contextvars import Context
+from functools import partial
+from importlib import import_module
+
+from ..errors import ConfigError, ConnectionFailed, ModelError, ModelTimeout, ProtocolError, RequestError
+from .lines import Closed, Guard, Line, dial
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+    from typing import Any
+
+    from .wire import Request
+
+    Timeouts = tuple[float, float]  # seconds for a connection to come about, and without a byte
+
+KEEP_ALIVE = 30.0  # seconds an idle connection is kept; most servers keep theirs for 60 or more
+BODY_LIMIT = 64 * 2**20  # bytes of one answer
+
+_lock = threading.Lock()
+_modules: tuple[Any, Any] | None = None
+_context: ssl.SSLContext | None = None
+
+
+def _httpx() -> tuple[Any, Any]:
+    """httpx and httpcore, or the successors that have the same interface."""
+    global _modules
+    if _modules is None:
+        for client, core in (("httpx", "httpcore"), ("httpx2", "httpcore2")):
+            try:
+                _modules = import_module(client), import_module(core)
+                return _modules
+            except ModuleNotFoundError as error:
+                if error.name not in (client, core):
+                    raise
+        raise ConfigError("model clients need httpx; install it with: pip install httpx")
+    return _modules
+
+
+def _tls() -> ssl.SSLContext:
+    """The TLS settings of every connection: certificates verified. Making them costs 20 ms, so it is done once."""
+    global _context
+    with _lock:
+        if _context is None:
+            _context = _httpx()[0].create_ssl_context()
+            _context.set_alpn_protocols(["http/1.1"])
+        return _context
+
+
+# --- the connections of one event loop
+
+
+class Pool:
+    """What sends the requests of one event loop; `own` says that `Lines` do, not an httpx client with its own pool."""
+
+    def __init__(self, url: str) -> None:
+        self.own = not _proxied(url)
+        self._lines = Lines()
+        self._client = None if self.own else self._behind_a_proxy()
+        self._end = self._until_the_loop_ends()
+
+    async def open(self) -> None:
+        """Begin; to be awaited once."""
+        await self._end.__anext__()
+
+    async def close(self) -> None:
+        """Close every connection; who waits for an answer there gets `ConnectionFailed`."""
+        await self._end.aclose()
+        await asyncio.sleep(0)  # sockets are closed in the loop's next turn
+
+    async def send(self, request: Request, timeouts: Timeouts, guard: Guard) -> Any:
+        """Send a request; returns httpx's response, its body unread."""
+        if self._client is None:
+            return await self._lines.send(request, timeouts, guard)
+        return await send_through(self._client, request, timeouts)
+
+    def _behind_a_proxy(self) -> Any:
+        httpx, _ = _httpx()
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=KEEP_ALIVE)
+        return httpx.AsyncClient(verify=_tls(), limits=limits)
+
+    async def _until_the_loop_ends(self) -> AsyncGenerator[None, None]:
+        # a loop that shuts down closes the generators that are open in it; so a client nobody closed leaves no socket
+        try:
+            yield
+        finally:
+            self._lines.abort()
+            if self._client is not None:
+                await self._client.aclose()
+
+
+async def send_through(client: Any, request: Request, timeouts: Timeouts) -> Any:
+    """Send a request through an httpx client, or what behaves like one."""
+    connect, read = timeouts
+    built = client.build_request(
+        "POST", request.url, headers=request.headers, content=request.body, timeout=(connect, read, read, None)
+    )
+    return await client.send(built, stream=True, follow_redirects=False)
+
+
+class Lines:
+    """Connections, the idle ones on a plain stack for each origin.
+
+    httpx's own pool looks through all its connections whenever one is taken or given back, and so gets slower with
+    every call in flight; this does not.
+    """
+
+    def __init__(self, keep_alive: float = KEEP_ALIVE) -> None:
+        self._httpx, self._core = _httpx()
+        self._keep_alive = keep_alive
+        self._addresses: dict[str, Any] = {}
+        self._idle: dict[Any, list[tuple[Any, Line, float]]] = {}
+        self._busy: set[Line] = set()
+        self._reaper: asyncio.TimerHandle | None = None
+
+    async def send(self, request: Request, timeouts: Timeouts, guard: Guard) -> Reply:
+        """Send a request; returns its response, the body unread."""
+        address = self._addresses.get(request.url) or self._address(request.url)
+        connect, read = timeouts
+        sent = self._core.Request(
+            b"POST",
+            address.target,
+            headers=[(b"host", address.host), (b"content-length", b"%d" % len(request.body)), *request.raw_headers()],
+            content=request.body,
+            extensions={"timeout": {"read": read, "write": read}},
+        )
+        while True:
+            connection, line, used = await self._take(address, connect, guard)
+            self._busy.add(line)
+            guard.line, received = line, line.received
+            try:
+                answer = await connection.handle_async_request(sent)
+            except BaseException as error:  # the sender learns of it; the line is of no use any more
+                self._drop(line)
+                hung_up = isinstance(error, (ConnectionFailed, self._core.ProtocolError))
+                if used and hung_up and line.received == received and guard.reason is None:
+                    continue  # while it was idle, most likely
+                raise
+            return Reply(answer, partial(self._give, address, connection, line, guard))
+
+    def abort(self) -> None:
+        """Close every connection, at once."""
+        for idle in self._idle.values():
+            self._busy.update(line for _, line, _ in idle)
+        self._idle.clear()
+        while self._busy:
+            self._busy.pop().abort()
+        if self._reaper:
+            self._reaper.cancel()
+            self._reaper = None
+
+    def _address(self, text: str) -> _Address:
+        url = self._httpx.URL(text)
+        target = self._core.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
+        made = self._addresses[text] = _Address(target, url.netloc, url.host, url.port, url.scheme == "https")
+        return made
+
+    async def _take(self, address: _Address, timeout: float, guard: Guard) -> tuple[Any, Line, bool]:
+        """A connection to send on, and whether it was used before."""
+        now = asyncio.get_running_loop().time()
+        idle = self._idle.get(address.key)
+        while idle:
+            connection, line, since = idle.pop()
+            if line.alive and now - since < self._keep_alive:
+                return connection, line, True
+            line.abort()
+        line = await dial(address.name, address.port, _tls() if address.secure else None, timeout, guard)
+        connection = self._core.AsyncHTTP11Connection(origin=address.target.origin, stream=line)
+        connection._state_lock = _NoLock()  # each is used by one request at a time; anyio's costs 4 turns of the loop
+        return connection, line, False
+
+    def _give(self, address: _Address, connection: Any, line: Line, guard: Guard) -> None:
+        """Take a connection back."""
+        guard.line = None
+        if line not in self._busy:
+            return
+        if not connection.is_idle() or not line.alive:
+            self._drop(line)
+            return
+        self._busy.discard(line)
+        loop = asyncio.get_running_loop()
+        self._idle.setdefault(address.key, []).append((connection, line, loop.time()))
+        if self._reaper is None:
+            self._reaper = loop.call_later(self._keep_alive, self._reap, context=Context())
+
+    def _drop(self, line: Line) -> None:
+        self._busy.discard(line)
+        line.abort()
+
+    def _reap(self) -> None:
+        """Close what has been idle for too long."""
+        loop = asyncio.get_running_loop()
+        oldest = loop.time() - self._keep_alive
+        for key, idle in list(self._idle.items()):
+            for _, line, since in idle:
+                if since <= oldest:
+                    line.abort()
+            self._idle[key] = [each for each in idle if each[2] > oldest]
+        first = min((idle[0][2] for idle in self._idle.values() if idle), default=None)
+        self._reaper = None if first is None else loop.call_at(first + self._keep_alive, self._reap)
+
+
+class _Address:
+    """Where requests go: `target` is httpcore's URL, `host` the header of that name."""
+
+    def __init__(self, target: Any, host: bytes, name: str, port: int | None, secure: bool) -> None:
+        self.target = target
+        self.host = host
+        self.name = name
+        self.port = port or (443 if secure else 80)
+        self.secure = secure
+        self.key = (name, self.port, secure)
+
+
+class _NoLock:
+    async def __aenter__(self) -> None: ...
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+
+class Reply:
+    """A response on a line of ours: as much of httpx's as is needed. Closing it gives the line back."""
+
+    def __init__(self, answer: Any, release: Callable[[], None]) -> None:
+        self.status_code: int = answer.status
+        self.headers = {name.lower().decode("ascii"): value.decode("latin-1") for name, value in answer.headers}
+        self._stream = answer.stream
+        self._release = release
+
+    def aiter_bytes(self) -> Any:
+        """The body, decoded if it is encoded although that was not asked for."""
+        encoding = self.headers.get("content-encoding", "identity").lower()
+        pieces = aiter(self._stream)
+        return pieces if encoding == "identity" else _decoded(pieces, encoding)
+
+    async def aclose(self) -> None:
+        try:
+            await self._stream.aclose()
+        finally:
+            self._release()
+
+
+async def _decoded(pieces: Any, encoding: str) -> AsyncGenerator[bytes, None]:
+    if encoding not in ("gzip", "x-gzip", "deflate"):
+        raise ProtocolError(f"the answer is encoded as {encoding!r}, which was not asked for")
+    decoder = zlib.decompressobj(zlib.MAX_WBITS | 32)
+    try:
+        async for piece in pieces:
+            if data := decoder.decompress(piece, BODY_LIMIT + 1):
+                yield data
+    except zlib.error as error:
+        raise ProtocolError(f"the answer is not encoded as its content-encoding header says: {error}") from None
+
+
+def _proxied(url: str) -> bool:
+    from urllib.parse import urlsplit
+    from urllib.request import getproxies, proxy_bypass
+
+    parts = urlsplit(url)
+    proxies = getproxies()
+    return bool((proxies.get(parts.scheme) or proxies.get("all")) and not proxy_bypass(parts.hostname or ""))
+
+
+# --- what goes wrong
+
+
+class Again(Exception):
+    """An attempt failed in a way that another one may mend; `wait` is what the provider asked for, in seconds."""
+
+    def __init__(self, error: ModelError, wait: float | None = None) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.wait = wait
+
+
+class Cut(Again):
+    """The server hung up inside a body, without breaking the connection."""
+
+
+def failure(error: Exception, begun: bool) -> Exception:
+    """What httpx, httpcore or the operating system raised, as one of ours; `begun` says that an answer had begun.
+
+    By the names of the classes: httpx, httpcore, their successors and a client of the user's all use the same ones.
+    """
+    if isinstance(error, ConnectionFailed) and not isinstance(error, Closed):
+        return Again(error)
+    if isinstance(error, ModelError):
+        return error
+    names = {each.__name__ for each in type(error).__mro__}
+    text = str(error) or type(error).__name__
+    if bad := next((each for each in _chain(error) if isinstance(each, ssl.SSLCertVerificationError)), None):
+        return ConnectionFailed(
+            f"the server's certificate cannot be verified: {bad.verify_message}. Certificates are always verified; if "
+            f"this one is signed by an authority of your own, name its file in SSL_CERT_FILE"
+        )
+    if not begun and names & {"ConnectTimeout", "PoolTimeout", "TimeoutError"}:
+        return Again(ModelTimeout("no connection to the server came about in time (connect_timeout)"))
+    if "TimeoutException" in names:
+        return ModelTimeout("nothing came in time (read_timeout)")
+    if "DecodingError" in names:
+        return ProtocolError(f"the answer is not encoded as its content-encoding header says: {text}")
+    if "RemoteProtocolError" in names and ("peer closed" in text or "disconnected" in text):
+        failed = ConnectionFailed(f"the server hung up before the answer was complete: {text}")
+        return Cut(failed) if begun else Again(failed)
+    if "RemoteProtocolError" in names:
+        return ProtocolError(f"the server does not speak HTTP/1.1 properly: {text}")
+    if names & {"LocalProtocolError", "InvalidURL", "UnsupportedProtocol", "UnicodeError"}:
+        return RequestError(f"the request cannot be sent: {text}")
+    if names & {"OSError", "TransportError"}:
+        return Again(ConnectionFailed(f"the server cannot be reached, or the connection broke: {text}"))
+    if type(error).__module__.split(".")[0] in ("httpx", "httpcore", "httpx2", "httpcore2", "h11"):
+        return ModelError(f"the HTTP library failed: {type(error).__name__}: {text}")
+    return error
+
+
+def _chain(error: BaseException | None) -> list[BaseException]:
+    """An exception and those it came from."""
+    chain: list[BaseException] = []
+    while error is not None and error not in chain:
+        chain.append(error)
+        error = error.__cause__ or error.__context__
+    return chain
+
+
+def cause(error: BaseException) -> BaseException | None:
+    # what says why a connection failed is kept; what quotes the request is not, it may quote the key
+    return error if isinstance(error, OSError) and not isinstance(error, ModelError) else error.__cause__

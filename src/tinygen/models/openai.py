@@ -1,0 +1,699 @@
+"""OpenAI's chat protocol: OpenAI itself, Azure, and every server that speaks the same, by its `base_url`.
+
+`encode_message`, `encode_request`, `decode_response` and `ChatDecoder` do no I/O; the clients at the end are glue.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from ipaddress import ip_address
+
+from .. import codec
+from ..errors import AuthenticationError, ConfigError, ProtocolError
+from ..messages import (
+    AssistantMessage,
+    ChatCompletionTokenLogprob,
+    FunctionCall,
+    FunctionExecutionResultMessage,
+    SystemMessage,
+    TopLogprob,
+    UserMessage,
+)
+from . import COMPATIBLE, permissive
+from .base import HEADERS, HTTPChatCompletionClient
+from .wire import (
+    Answer,
+    MessageTexts,
+    Request,
+    StreamDecoder,
+    clean,
+    expect,
+    number,
+    parse,
+    raise_error_in,
+    short,
+    written,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+    from typing import Any
+
+    from ..cancellation import CancellationToken
+    from ..messages import CreateResult, LLMMessage
+    from . import HasSchema, ModelInfo, ToolChoice, ToolSchema
+    from .wire import Ask, Reason
+
+REASONS: Mapping[str, Reason] = {
+    "stop": "stop",
+    "eos": "stop",
+    "length": "length",
+    "model_length": "length",
+    "tool_calls": "function_calls",
+    "function_call": "function_calls",
+    "content_filter": "content_filter",
+}
+RESERVED = ("stream", "messages", "function_call", "functions", "n")  # of the request: the client's own business
+
+# where models live that are not OpenAI's: beginning of the name, base URL, variable of the key
+_ROUTES = (
+    ("gemini-", "https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY"),
+    ("claude-", "https://api.anthropic.com/v1", "ANTHROPIC_API_KEY"),
+    ("Llama-", "https://api.llama.com/compat/v1", "LLAMA_API_KEY"),
+)
+
+# beginning of a name, family, tokens of the context window, what the model cannot do
+_MODELS = (
+    ("gpt-5", "gpt-5", 400_000, ()),
+    ("gpt-4.1", "gpt-41", 1_047_576, ()),
+    ("gpt-4.5", "gpt-45", 128_000, ()),
+    ("gpt-4o", "gpt-4o", 128_000, ()),
+    ("gpt-4-turbo", "gpt-4", 128_000, ("structured_output",)),
+    ("gpt-4", "gpt-4", 8_192, ("vision", "structured_output")),
+    ("gpt-3.5", "gpt-35", 16_385, ("vision", "structured_output")),
+    ("o1-mini", "o1", 128_000, ("vision", "function_calling", "structured_output")),
+    ("o1", "o1", 200_000, ()),
+    ("o3-mini", "o3", 200_000, ("vision",)),
+    ("o3", "o3", 200_000, ()),
+    ("o4", "o4", 200_000, ()),
+    ("gemini-1.5-flash", "gemini-1.5-flash", 1_048_576, ("multiple_system_messages",)),
+    ("gemini-1.5-pro", "gemini-1.5-pro", 2_097_152, ("multiple_system_messages",)),
+    ("gemini-2.0-flash", "gemini-2.0-flash", 1_048_576, ("multiple_system_messages",)),
+    ("gemini-2.5-flash", "gemini-2.5-flash", 1_048_576, ("multiple_system_messages",)),
+    ("gemini-2.5-pro", "gemini-2.5-pro", 1_048_576, ("multiple_system_messages",)),
+    ("claude-3-haiku", "claude-3-haiku", 200_000, ()),
+    ("claude-3-sonnet", "claude-3-sonnet", 200_000, ()),
+    ("claude-3-opus", "claude-3-opus", 200_000, ()),
+    ("claude-3-5-haiku", "claude-3-5-haiku", 200_000, ()),
+    ("claude-3-5-sonnet", "claude-3-5-sonnet", 200_000, ()),
+    ("claude-3-7-sonnet", "claude-3-7-sonnet", 200_000, ()),
+    ("claude-opus-4", "claude-4-opus", 200_000, ()),
+    ("claude-sonnet-4", "claude-4-sonnet", 200_000, ()),
+    ("deepseek-reasoner", "r1", 128_000, ("vision",)),
+    ("deepseek-r1", "r1", 128_000, ("vision",)),
+)
+
+_dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def model_info(model: str) -> ModelInfo:
+    """What is known about a model by its name; everything is thought possible for one that is not known."""
+    _, family, _, lacks = _known(model)
+    info = permissive(family)
+    for capability in lacks:
+        info[capability] = False  # type: ignore[literal-required]
+    return info
+
+
+def _known(model: str) -> tuple[str, str, int, tuple[str, ...]]:
+    name = model.rsplit("/", 1)[-1].lower()  # routers put the maker's name before it
+    return next((row for row in _MODELS if name.startswith(row[0])), ("", "unknown", 128_000, ()))
+
+
+# --- requests
+
+
+def encode_message(message: LLMMessage, names: bool = True, prefixes: bool = False) -> str:
+    """A message as JSON text; the results of several calls are several objects, with commas between.
+
+    Args:
+        names: send who said it as `name`.
+        prefixes: begin a user's text with who said it.
+    """
+    if isinstance(message, FunctionExecutionResultMessage):
+        return ",".join(
+            _dumps({"role": "tool", "content": result.content, "tool_call_id": result.call_id})
+            for result in message.content
+        )
+    if isinstance(message, SystemMessage):
+        return _dumps({"role": "system", "content": message.content})
+    data: dict[str, Any]
+    if isinstance(message, UserMessage):
+        data = {"role": "user", "content": _user_content(message, prefixes)}
+    elif isinstance(message, AssistantMessage):
+        data = _assistant(message)
+    else:
+        raise ConfigError(f"{message!r} is not a message for a model; give a System, User or AssistantMessage")
+    if names and (name := re.sub(r"[^a-zA-Z0-9_-]", "_", message.source)[:64]):
+        data["name"] = name
+    return _dumps(data)
+
+
+def _user_content(message: UserMessage, prefixes: bool) -> str | list[dict[str, Any]]:
+    prefix = f"{message.source} said:\n" if prefixes else ""
+    if isinstance(message.content, str):
+        return prefix + message.content
+    parts: list[dict[str, Any]] = []
+    for part in message.content:
+        if isinstance(part, str):
+            parts.append({"type": "text", "text": prefix + part})
+            prefix = ""
+        else:
+            parts.append(part.to_openai_format())
+    return [{"type": "text", "text": prefix}, *parts] if prefix else parts
+
+
+def _assistant(message: AssistantMessage) -> dict[str, Any]:
+    if isinstance(message.content, str):
+        return {"role": "assistant", "content": message.content}
+    calls = [
+        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+        for call in message.content
+    ]
+    return {"role": "assistant", "content": message.thought, "tool_calls": calls}
+
+
+def encode_request(ask: Ask, parameters: Mapping[str, Any], texts: Iterable[str]) -> bytes:
+    """The body of a request; `texts` are the encoded messages, `parameters` the client's own fields."""
+    fields = dict(parameters)
+    if ask.tools:
+        fields["tools"] = [_tool(tool) for tool in ask.tools]
+        if isinstance(ask.choice, dict):
+            fields["tool_choice"] = {"type": "function", "function": {"name": ask.choice["name"]}}
+        elif ask.choice != "auto":
+            fields["tool_choice"] = ask.choice
+    else:
+        fields.pop("parallel_tool_calls", None)  # refused where there are no tools
+    if ask.json_output:
+        fields["response_format"] = response_format(ask.json_output)
+    fields.update(ask.extra)
+    if isinstance(form := fields.get("response_format"), type):
+        fields["response_format"] = response_format(form)
+    if ask.stream:
+        fields["stream"] = True
+    if not ask.stream or fields.get("stream_options") is None:
+        fields.pop("stream_options", None)
+    try:
+        head = _dumps(fields)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"an argument of the request cannot be written as JSON: {error}") from error
+    body = f'{head[:-1]},"messages":[{",".join(filter(None, texts))}]}}'
+    try:
+        return body.encode()
+    except UnicodeEncodeError:
+        return clean(body).encode()
+
+
+def _tool(schema: ToolSchema) -> dict[str, Any]:
+    function: dict[str, Any] = {"name": schema["name"]}
+    if description := schema.get("description"):
+        function["description"] = description
+    function["parameters"] = schema.get("parameters", {"type": "object", "properties": {}})
+    if schema.get("strict"):
+        function["strict"] = True
+    return {"type": "function", "function": function}
+
+
+def response_format(output: bool | type[Any]) -> dict[str, Any]:
+    """What holds the model to JSON (True), or to the schema of a type."""
+    if isinstance(output, bool):
+        return {"type": "json_object"}
+    schema = codec.schema(output)
+    name = re.sub(r"[^a-zA-Z0-9_-]", "_", getattr(output, "__name__", "answer"))[:64]
+    closed = _closed(schema)
+    return {
+        "type": "json_schema",
+        "json_schema": {"name": name, "schema": _strict(schema) if closed else schema, "strict": closed},
+    }
+
+
+def _closed(schema: Any) -> bool:
+    """Whether every object in the schema has a fixed set of keys; strict mode knows no other."""
+    if isinstance(schema, list):
+        return all(map(_closed, schema))
+    if not isinstance(schema, dict):
+        return True
+    if schema.get("type") == "object" and (
+        "properties" not in schema or schema.get("additionalProperties", False) is not False
+    ):
+        return False
+    return all(map(_closed, schema.values()))
+
+
+def _strict(schema: Any) -> Any:
+    """The schema by OpenAI's strict rules: every key required, no others allowed, no defaults."""
+    if isinstance(schema, list):
+        return [_strict(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    strict = {key: _strict(value) for key, value in schema.items() if key != "default"}
+    properties = schema.get("properties")
+    if schema.get("type") == "object" and isinstance(properties, dict):
+        strict["properties"] = {key: _strict(value) for key, value in properties.items()}
+        strict["required"] = list(properties)
+        strict["additionalProperties"] = False
+    return strict
+
+
+# --- answers
+
+
+def decode_response(data: dict[str, Any]) -> Answer:
+    """The answer in a whole body. Raises `ProtocolError`; `ModelError` if the body reports an error."""
+    if data.get("error"):
+        raise_error_in(data)
+    choices = expect(data.get("choices"), list, "choices")
+    if not choices:
+        raise ProtocolError(f"the answer holds no choices, only {', '.join(map(repr, data)) or 'nothing'}")
+    choices = [expect(choice, dict, "a choice") or {} for choice in choices]
+    choice = next((choice for choice in choices if choice.get("index", 0) == 0), choices[0])
+    message = expect(choice.get("message"), dict, "message")
+    if message is None:
+        if choice.get("finish_reason") != "content_filter":
+            raise ProtocolError("the answer's first choice holds no message")
+        message = {}
+    calls = expect(message.get("tool_calls"), list, "tool_calls") or []
+    message = {
+        **message,
+        "tool_calls": [{**(expect(c, dict, "a call") or {}), "index": i} for i, c in enumerate(calls)],
+    }
+    decoder = ChatDecoder()
+    decoder.take_usage(data)
+    decoder.take({**choice, "delta": message})
+    decoder.complete = True
+    decoder.end()
+    return decoder.whole()
+
+
+class ChatDecoder(StreamDecoder):
+    """Puts an answer together from the chunks of a stream. Only the first choice counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._calls: list[_Call] = []
+        self._refusal: list[str] = []
+        self._begun = False
+
+    def feed(self, event: str, data: str) -> str:
+        """Take one chunk in; returns the text it adds. Raises `ModelError`."""
+        if self.done or not data or data.isspace():
+            return ""
+        if data[0] == "[" and data.strip() == "[DONE]":
+            if not self._begun:
+                raise ProtocolError("the stream ended before any piece of an answer came")
+            self.done = self.complete = True
+            return ""
+        chunk = parse(data, "an event of the stream")
+        if "usage" in chunk or "x_groq" in chunk:
+            self.take_usage(chunk)
+        if event == "error" or chunk.get("error"):
+            raise_error_in(chunk)
+        said = ""
+        for choice in expect(chunk.get("choices"), list, "choices") or ():
+            if not isinstance(choice, dict):
+                raise ProtocolError(f"the answer does not follow the protocol: a choice is {short(choice)}")
+            if not choice.get("index"):
+                said += self.take(choice)
+        return said
+
+    def take(self, choice: dict[str, Any]) -> str:
+        """Take the delta of a choice in; returns the text it adds."""
+        self._begun = True
+        delta = expect(choice.get("delta"), dict, "delta") or {}
+        said = ""
+        content = delta.get("content")
+        if content:
+            said = self._say(content) if content.__class__ is str else self._parts(content)
+        if len(delta) > 1 or "content" not in delta:
+            said += self._rarities(delta)
+        if choice.get("logprobs"):
+            self._logprobs(choice["logprobs"])
+        reason = choice.get("finish_reason")
+        if reason:
+            self.answer.finish = reason if isinstance(reason, str) else "unknown"
+            self.complete = True
+        return said
+
+    def take_usage(self, data: dict[str, Any]) -> None:
+        """Note the tokens that a chunk or a body reports; the last report counts."""
+        usage = data.get("usage")
+        if not usage and isinstance(groq := data.get("x_groq"), dict):
+            usage = groq.get("usage")
+        if not isinstance(usage, dict):
+            return
+        counts = {
+            key: number(usage[key]) for key in ("prompt_tokens", "completion_tokens", "total_tokens") if key in usage
+        }
+        for details, key in (
+            ("prompt_tokens_details", "cached_tokens"),
+            ("completion_tokens_details", "reasoning_tokens"),
+        ):
+            inner = usage.get(details)
+            if isinstance(inner, dict) and key in inner:
+                counts[key] = number(inner[key])
+        self.answer.usage = counts
+
+    def whole(self) -> Answer:
+        """The answer, once the stream is over. Raises `ProtocolError` for a call without a name."""
+        answer = super().whole()
+        answer.refusal = "".join(self._refusal)
+        answer.calls = [call.whole() for call in sorted(self._calls, key=lambda call: call.index)]
+        return answer
+
+    def _rarities(self, delta: dict[str, Any]) -> str:
+        """What few deltas hold: thinking, a refusal, calls. Returns the text it adds."""
+        self._think(delta.get("reasoning_content") or delta.get("reasoning"))
+        if calls := expect(delta.get("tool_calls"), list, "tool_calls"):
+            for call in calls:
+                self._call(expect(call, dict, "a tool call") or {})
+        elif isinstance(old := delta.get("function_call"), dict):
+            self._call({"index": 0, "function": old})
+        if refusal := expect(delta.get("refusal"), str, "refusal"):
+            self._refusal.append(clean(refusal))
+            return self._refusal[-1]
+        return ""
+
+    def _parts(self, content: Any) -> str:
+        """Content given as a list of parts."""
+        said = ""
+        for part in expect(content, list, "content"):
+            part = expect(part, dict, "a part of the content") or {}
+            if part.get("type") == "thinking":
+                for piece in expect(part.get("thinking"), list, "thinking") or ():
+                    self._think((expect(piece, dict, "a thought") or {}).get("text"))
+            elif text := expect(part.get("text"), str, "text"):
+                said += self._say(text)
+        return said
+
+    def _call(self, item: dict[str, Any]) -> None:
+        """Add a fragment to the call it belongs to.
+
+        That is the one with its index; where servers give none, or the same one to several calls, a new id tells that
+        a new call begins. An id that changes in mid-call, without a name, means nothing.
+        """
+        index = item.get("index")
+        if index is not None and (not isinstance(index, int) or isinstance(index, bool)):
+            raise ProtocolError(f"the answer does not follow the protocol: the index of a tool call is {short(index)}")
+        function = expect(item.get("function"), dict, "function") or {}
+        name = expect(function.get("name"), str, "the name of a tool") or ""
+        given = item.get("id")
+        identity = str(given) if isinstance(given, (str, int)) else ""
+        same = [call for call in self._calls if call.index == index] if index is not None else self._calls
+        call = same[-1] if same else None
+        if (
+            call is None
+            or (name and identity and identity != call.id and call.name)
+            or (index is None and name and not identity)
+        ):
+            last = max((call.index for call in self._calls), default=-1)
+            call = _Call(last + 1 if index is None else index)
+            self._calls.append(call)
+        call.add(identity, name, function.get("arguments"))
+
+    def _logprobs(self, logprobs: Any) -> None:
+        content = logprobs.get("content") if isinstance(logprobs, dict) else None
+        if isinstance(content, list):
+            read = [_token(token) for token in content if isinstance(token, dict) and _has_logprob(token)]
+            self.answer.logprobs = (self.answer.logprobs or []) + read
+
+
+class _Call:
+    """A tool call under way."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.id = ""
+        self.name = ""
+        self._arguments: list[str] = []
+
+    def add(self, identity: str, name: str, arguments: Any) -> None:
+        self.id = self.id or identity
+        if name and name != self.name and not self._arguments:
+            self.name += name
+        if isinstance(arguments, (dict, list)):
+            arguments = written(arguments, "the arguments of a tool call")
+        if expect(arguments, str, "the arguments of a tool call"):
+            self._arguments.append(arguments)
+
+    def whole(self) -> FunctionCall:
+        if not self.name:
+            raise ProtocolError(f"the answer does not follow the protocol: tool call {self.id!r} names no tool")
+        return FunctionCall(id=clean(self.id), arguments=clean("".join(self._arguments)), name=clean(self.name))
+
+
+def _has_logprob(token: Any) -> bool:
+    return isinstance(token, dict) and isinstance(token.get("logprob"), (int, float))
+
+
+def _token(token: dict[str, Any]) -> ChatCompletionTokenLogprob:
+    top = token.get("top_logprobs")
+    return ChatCompletionTokenLogprob(
+        token=clean(str(token.get("token", ""))),
+        logprob=token["logprob"],
+        top_logprobs=[TopLogprob(each["logprob"], each.get("bytes")) for each in top if _has_logprob(each)]
+        if isinstance(top, list)
+        else None,
+        bytes=token.get("bytes"),
+    )
+
+
+# --- clients
+
+
+class OpenAIChatCompletionClient(HTTPChatCompletionClient):
+    """A model of OpenAI's, or of any server that speaks its chat protocol.
+
+        client = OpenAIChatCompletionClient(model="gpt-4o-mini")
+        local = OpenAIChatCompletionClient(model="llama3.2", base_url="http://localhost:11434/v1")
+
+    Args:
+        model: the name of the model; one that is not known is thought capable of everything.
+        api_key: default: the server's environment variable, for OpenAI OPENAI_API_KEY. Servers on this machine or in
+            a private network need none; "" says that another server needs none either.
+        base_url: with the version, such as "https://api.groq.com/openai/v1"; default OPENAI_BASE_URL, else OpenAI's,
+            and for gemini-*, claude-* and Llama-* models their maker's.
+        organization, project: default OPENAI_ORG_ID and OPENAI_PROJECT_ID.
+        model_info: what the model can do, where the name does not tell.
+        add_name_prefixes: begin each user message with who said it.
+        include_name_in_message: send who said a message as its `name`; some servers refuse the field.
+        stream_options: of streamed requests; None for servers that refuse the field. They then report no usage.
+        parameters: further fields of every request: temperature, max_tokens, seed, response_format, ...
+
+    The other arguments are those of `HTTPChatCompletionClient`.
+    """
+
+    provider = "openai"
+    _reasons = REASONS
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        organization: str | None = None,
+        project: str | None = None,
+        model_info: ModelInfo | None = None,
+        add_name_prefixes: bool = False,
+        include_name_in_message: bool = True,
+        stream_options: Mapping[str, Any] | None = {"include_usage": True},
+        timeout: float = 600.0,
+        read_timeout: float | None = None,
+        connect_timeout: float = 5.0,
+        max_retries: int = 2,
+        max_retry_wait: float = 60.0,
+        default_headers: Mapping[str, str] | None = None,
+        http_client: Any = None,
+        _waiting: Any = None,
+        **parameters: Any,
+    ) -> None:
+        super().__init__(
+            model=model,
+            model_info=_checked_info(model_info) if model_info is not None else _info_of(model),
+            timeout=timeout,
+            read_timeout=read_timeout,
+            connect_timeout=connect_timeout,
+            max_retries=max_retries,
+            max_retry_wait=max_retry_wait,
+            default_headers=default_headers,
+            http_client=http_client,
+            _waiting=_waiting,
+        )
+        parameters.pop("model_capabilities", None)  # AutoGen's, deprecated there
+        _refuse_reserved(parameters)
+        self._parameters = {"model": model, **parameters, "stream_options": stream_options}
+        self._texts = MessageTexts(lambda message: encode_message(message, include_name_in_message, add_name_prefixes))
+        self._connect_to(base_url, api_key)
+        for name, value, variable in (
+            ("openai-organization", organization, "OPENAI_ORG_ID"),
+            ("openai-project", project, "OPENAI_PROJECT_ID"),
+        ):
+            if value := value or (os.environ.get(variable) if self._at_openai else None):
+                self._headers[name] = value
+
+    def _connect_to(self, base_url: str | None, api_key: str | None) -> None:
+        route = next((route for route in _ROUTES if self._model.startswith(route[0])), None)
+        base_url = base_url or os.environ.get("OPENAI_BASE_URL") or (route[1] if route else "https://api.openai.com/v1")
+        host = _host(base_url)
+        self._url = base_url.rstrip("/") + "/chat/completions"
+        self._at_openai = host == "api.openai.com"
+        if not self._at_openai:
+            self.provider = host
+        own = [(url, variable) for url, variable in COMPATIBLE.values()] + [(url, key) for _, url, key in _ROUTES]
+        variables = [variable for url, variable in own if variable and _host(url) == host] + ["OPENAI_API_KEY"]
+        key = _usable_key(self._model, host, api_key, variables)
+        self.key_help = f"Set {variables[0]} or pass api_key to a key that this server accepts."
+        self._headers = dict(HEADERS)
+        if key:
+            self._headers["authorization"] = f"Bearer {key}"
+
+    async def _authorization(self) -> dict[str, str]:
+        return {}
+
+    async def _request(self, ask: Ask) -> Request:
+        _refuse_reserved(ask.extra)
+        body = encode_request(ask, self._parameters, self._texts.texts(ask.messages))
+        headers = {**self._headers, **await self._authorization(), **self._default_headers}
+        return Request(self._url, headers, body)
+
+    def _decode(self, data: dict[str, Any]) -> Answer:
+        return decode_response(data)
+
+    def _decoder(self) -> StreamDecoder:
+        return ChatDecoder()
+
+    def create_stream(
+        self,
+        messages: Sequence[LLMMessage],
+        *,
+        tools: Sequence[HasSchema | ToolSchema] = (),
+        tool_choice: ToolChoice = "auto",
+        json_output: bool | type[Any] | None = None,
+        extra_create_args: Mapping[str, Any] = {},
+        cancellation_token: CancellationToken | None = None,
+        include_usage: bool | None = None,
+    ) -> AsyncGenerator[str | CreateResult, None]:
+        """See `ChatCompletionClient.create_stream`; `include_usage` overrides the client's `stream_options`."""
+        if include_usage is not None:
+            options = {"include_usage": True} if include_usage else None
+            extra_create_args = {**extra_create_args, "stream_options": options}
+        return super().create_stream(
+            messages,
+            tools=tools,
+            tool_choice=tool_choice,
+            json_output=json_output,
+            extra_create_args=extra_create_args,
+            cancellation_token=cancellation_token,
+        )
+
+    def remaining_tokens(self, messages: Sequence[LLMMessage], *, tools: Sequence[HasSchema | ToolSchema] = ()) -> int:
+        """About how many tokens are left in the context window beside this request."""
+        return _known(self._model)[2] - self.count_tokens(messages, tools=tools)
+
+
+class AzureOpenAIChatCompletionClient(OpenAIChatCompletionClient):
+    """A model of OpenAI's in Azure.
+
+    Args:
+        azure_endpoint: such as "https://name.openai.azure.com"; default AZURE_OPENAI_ENDPOINT.
+        azure_deployment: default `model`.
+        api_version: default OPENAI_API_VERSION; without one the `v1` address is used.
+        api_key: default AZURE_OPENAI_API_KEY.
+        azure_ad_token: instead of a key; default AZURE_OPENAI_AD_TOKEN.
+        azure_ad_token_provider: called for each request, gives a token; may be a coroutine function.
+
+    The other arguments are those of `OpenAIChatCompletionClient`.
+    """
+
+    provider = "azure"
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        azure_endpoint: str | None = None,
+        azure_deployment: str | None = None,
+        api_version: str | None = None,
+        azure_ad_token: str | None = None,
+        azure_ad_token_provider: Callable[[], str | Awaitable[str]] | None = None,
+        **options: Any,
+    ) -> None:
+        self._endpoint = azure_endpoint or os.environ.get("AZURE_OPENAI_ENDPOINT") or ""
+        self._deployment = azure_deployment or model
+        self._version = api_version or os.environ.get("OPENAI_API_VERSION")
+        self._token = azure_ad_token or os.environ.get("AZURE_OPENAI_AD_TOKEN")
+        self._token_provider = azure_ad_token_provider
+        super().__init__(model=model, **options)
+
+    def _connect_to(self, base_url: str | None, api_key: str | None) -> None:
+        endpoint = (base_url or self._endpoint).rstrip("/")
+        if not endpoint:
+            raise ConfigError("azure_endpoint is missing; pass it or set AZURE_OPENAI_ENDPOINT")
+        host = _host(endpoint)
+        if self._version is None or self._version == "v1":
+            self._url = f"{endpoint}/openai/v1/chat/completions"
+        else:
+            path = f"{endpoint}/openai/deployments/{self._deployment}/chat/completions"
+            self._url = f"{path}?api-version={self._version}"
+        self._at_openai = False
+        self.key_help = "Set AZURE_OPENAI_API_KEY or pass api_key, azure_ad_token or azure_ad_token_provider."
+        self._headers = dict(HEADERS)
+        if not (self._token or self._token_provider):
+            key = _usable_key(self._model, host, api_key, ["AZURE_OPENAI_API_KEY"])
+            self._headers["api-key"] = key
+
+    async def _authorization(self) -> dict[str, str]:
+        token: Any = self._token
+        if self._token_provider is not None:
+            token = self._token_provider()
+            if not isinstance(token, str):
+                token = await token
+        return {"authorization": f"Bearer {token}"} if token else {}
+
+
+def _info_of(model: str) -> ModelInfo:
+    return model_info(model)
+
+
+def _checked_info(info: Mapping[str, Any]) -> ModelInfo:
+    missing = [key for key in ("vision", "function_calling", "json_output", "family") if key not in info]
+    if missing:
+        raise ConfigError(f"model_info lacks {', '.join(map(repr, missing))}")
+    whole: ModelInfo = {"structured_output": False, **info}  # type: ignore[typeddict-item]
+    return whole
+
+
+def _refuse_reserved(parameters: Mapping[str, Any]) -> None:
+    for name in RESERVED:
+        if name in parameters:
+            raise ConfigError(
+                f"{name!r} is set by the client itself; use create() or create_stream() instead of giving it"
+            )
+
+
+def _host(url: str) -> str:
+    """The host of an address. Raises `ConfigError` if it is none."""
+    found = re.match(r"https?://(?:[^/@]*@)?(\[[0-9a-fA-F:.]+\]|[^/:?#]+)", url)
+    if not found:
+        raise ConfigError(f"expected an address such as 'https://api.openai.com/v1', not {url!r}")
+    return found[1].strip("[]").lower()
+
+
+def _is_near(host: str) -> bool:
+    """Whether a host is this machine, or in a private network."""
+    try:
+        return ip_address(host).is_private
+    except ValueError:
+        return "." not in host or host.endswith((".local", ".internal", ".localhost"))
+
+
+def _usable_key(model: str, host: str, key: str | None, variables: list[str]) -> str:
+    """The key to use, "" for none. Raises `AuthenticationError` if one is needed and there is none."""
+    if key is None:
+        key = next((os.environ[name] for name in variables if os.environ.get(name)), None)
+    if key is None and not _is_near(host):
+        raise AuthenticationError(
+            f"no API key for model {model!r} at {host}.\n"
+            f"The argument api_key was not given, and the environment variable {' or '.join(variables)} is not set.\n"
+            f"Set the variable or pass api_key=...; api_key='' says that the server needs none.",
+            provider=host,
+        )
+    key = (key or "").strip()
+    if not key.isascii() or any(char.isspace() or not char.isprintable() for char in key):
+        raise ConfigError(
+            "api_key holds characters that no key has: check for spaces, line ends and letters with accents"
+        )
+    return key

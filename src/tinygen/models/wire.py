@@ -1,0 +1,426 @@
+"""What every wire format shares: the request to encode, the answer to decode, and the care that strangers need.
+
+No I/O here. A provider's file turns an `Ask` into a request, and a body or a stream's events into an `Answer`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import reprlib
+import weakref
+from dataclasses import dataclass, field
+
+from ..clock import new_id
+from ..errors import ConfigError, IncompleteResponse, ModelError, ProtocolError, did_you_mean
+from ..messages import ChatCompletionTokenLogprob, CreateResult, FunctionCall, RequestUsage, SystemMessage, UserMessage
+from . import schema_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from typing import Any, Literal
+
+    from ..messages import LLMMessage
+    from . import HasSchema, ModelInfo, ToolChoice, ToolSchema
+
+    Reason = Literal["stop", "length", "function_calls", "content_filter", "unknown"]
+
+_OPEN, _CLOSE = "<think>", "</think>"
+
+
+# --- requests
+
+
+@dataclass
+class Ask:
+    """What the caller wants, checked; `choice` is "auto", "required", "none" or the schema of the tool to call."""
+
+    messages: Sequence[LLMMessage]
+    tools: list[ToolSchema]
+    choice: str | ToolSchema
+    json_output: bool | type[Any] | None
+    extra: Mapping[str, Any]
+    stream: bool
+
+
+@dataclass
+class Request:
+    """An encoded request. What the headers hold that is secret never appears in an error."""
+
+    url: str
+    headers: dict[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+
+    def raw_headers(self) -> list[tuple[bytes, bytes]]:
+        """The headers as bytes."""
+        return [(name.encode("ascii"), value.encode("ascii")) for name, value in self.headers.items()]
+
+    def secrets(self) -> list[str]:
+        """Values of the headers that must not be shown."""
+        words = ("key", "auth", "token", "secret", "cookie")
+        values = [value for name, value in self.headers.items() if any(word in name.lower() for word in words)]
+        return [part for value in values for part in value.split() if len(part) >= 6 and part != "Bearer"]
+
+
+def ask(
+    messages: Sequence[LLMMessage],
+    tools: Sequence[HasSchema | ToolSchema],
+    tool_choice: ToolChoice,
+    json_output: bool | type[Any] | None,
+    extra: Mapping[str, Any],
+    *,
+    stream: bool,
+    info: ModelInfo,
+) -> Ask:
+    """Check a caller's arguments against what the model can do. Raises `ConfigError`."""
+    schemas = [schema_of(tool) for tool in tools]
+    if schemas and not info["function_calling"]:
+        raise ConfigError("the model cannot call tools: model_info['function_calling'] is False; leave tools out")
+    if json_output is True and not info["json_output"]:
+        raise ConfigError("the model cannot be held to JSON: model_info['json_output'] is False")
+    if isinstance(json_output, type) and not info.get("structured_output", False):
+        raise ConfigError("the model cannot be held to a schema: model_info['structured_output'] is False")
+    if not (json_output is None or isinstance(json_output, (bool, type)) or hasattr(json_output, "__origin__")):
+        raise ConfigError(f"json_output must be True, False, None or a type, not {json_output!r}")
+    if not info["vision"] and any(type(m) is UserMessage and not isinstance(m.content, str) for m in messages):
+        _no_pictures(messages)
+    if not info.get("multiple_system_messages", False):
+        messages = one_system_message(messages)
+    return Ask(messages, schemas, _choice(tool_choice, schemas), json_output, extra, stream)
+
+
+def _choice(choice: ToolChoice, schemas: list[ToolSchema]) -> str | ToolSchema:
+    if isinstance(choice, str):
+        if choice not in ("auto", "required", "none"):
+            raise ConfigError(f"tool_choice must be 'auto', 'required', 'none' or a tool, not {choice!r}")
+        return choice
+    schema = schema_of(choice)
+    if schemas and all(schema["name"] != each["name"] for each in schemas):
+        near = did_you_mean(schema["name"], [each["name"] for each in schemas])
+        raise ConfigError(f"tool_choice names {schema['name']!r}, which is not among the tools{near}")
+    return schema
+
+
+def _no_pictures(messages: Sequence[LLMMessage]) -> None:
+    for message in messages:
+        if isinstance(message, UserMessage) and not all(isinstance(part, str) for part in message.content):
+            raise ConfigError(
+                f"the model cannot see pictures (model_info['vision'] is False), but a message of {message.source!r} "
+                f"holds one; take it out or use a model with vision"
+            )
+
+
+def one_system_message(messages: Sequence[LLMMessage]) -> Sequence[LLMMessage]:
+    """The same conversation with all system messages joined into one at the front."""
+    systems = [message for message in messages if isinstance(message, SystemMessage)]
+    if not systems or (len(systems) == 1 and messages[0] is systems[0]):
+        return messages
+    rest = [message for message in messages if not isinstance(message, SystemMessage)]
+    return [SystemMessage(content="\n".join(message.content for message in systems)), *rest]
+
+
+class MessageTexts:
+    """The JSON text of messages, made once for each: a long history is sent again and again.
+
+    Messages are treated as immutable; a `content` that is replaced, or a list whose items are, is seen even so.
+    """
+
+    def __init__(self, encode: Callable[[LLMMessage], str]) -> None:
+        self._encode = encode
+        self._known: dict[int, tuple[Any, str, tuple[Any, ...] | None, object]] = {}
+
+    def texts(self, messages: Iterable[LLMMessage]) -> list[str]:
+        """The text of each message."""
+        get = self._known.get
+        texts = []
+        for message in messages:
+            known = get(id(message))
+            if known is None or known[0] is not message.content or (known[2] is not None and _changed(known)):
+                known = self._add(message)
+            texts.append(known[1])
+        return texts
+
+    def _add(self, message: LLMMessage) -> tuple[Any, str, tuple[Any, ...] | None, object]:
+        text = self._encode(message)
+        table, key, content = self._known, id(message), message.content
+        items = tuple(content) if isinstance(content, list) else None
+        made = table[key] = (content, text, items, weakref.ref(message, lambda _: table.pop(key, None)))
+        return made
+
+
+def _changed(known: tuple[Any, str, tuple[Any, ...] | None, object]) -> bool:
+    now, then = known[0], known[2] or ()
+    return len(now) != len(then) or any(a is not b for a, b in zip(now, then))
+
+
+# --- answers
+
+
+@dataclass
+class Answer:
+    """What a model said, before it is fitted into a `CreateResult`.
+
+    `finish` is the provider's own word. `usage` holds `prompt_tokens`, `completion_tokens` and, where they were
+    reported, `total_tokens`, `cached_tokens`, `reasoning_tokens`.
+    """
+
+    text: str = ""
+    thought: str = ""
+    refusal: str = ""
+    calls: list[FunctionCall] = field(default_factory=list)
+    finish: str | None = None
+    usage: dict[str, int] = field(default_factory=dict)
+    logprobs: list[ChatCompletionTokenLogprob] | None = None
+
+    def result(self, reasons: Mapping[str, Reason]) -> CreateResult:
+        """As every client returns it; `reasons` translates the provider's word."""
+        reason: Reason = reasons.get(self.finish or "", "unknown")
+        usage = RequestUsage(self.usage.get("prompt_tokens", 0), self.usage.get("completion_tokens", 0))
+        text, thought = self.text + self.refusal, self.thought
+        content: str | list[FunctionCall] = text
+        if self.calls:
+            if reason in ("stop", "unknown"):
+                reason = "function_calls"
+            content = _sound(self.calls, whole=reason == "function_calls")
+            thought = "\n".join(part for part in (thought, text) if part)
+        return CreateResult(
+            finish_reason=reason,
+            content=content,
+            usage=usage,
+            cached=False,
+            logprobs=self.logprobs,
+            thought=thought or None,
+        )
+
+
+def _sound(calls: list[FunctionCall], whole: bool) -> list[FunctionCall]:
+    """The calls with ids that are there and differ; an empty text of arguments, if it is whole, stands for none."""
+    seen: set[str] = set()
+    sound = []
+    for call in calls:
+        identity = call.id if call.id and call.id not in seen else new_call_id()
+        seen.add(identity)
+        arguments = "{}" if whole and not call.arguments.strip() else call.arguments
+        sound.append(FunctionCall(id=identity, arguments=arguments, name=call.name))
+    return sound
+
+
+def new_call_id() -> str:
+    """An id for a tool call that came without one: nine letters and digits, the strictest provider's form."""
+    return hashlib.sha256(new_id().encode()).hexdigest()[:9]
+
+
+class StreamDecoder:
+    """Puts an answer together from the events of a stream; subclasses define `feed`.
+
+    `done` tells that nothing more is wanted; `complete` that what came is a whole answer.
+    """
+
+    def __init__(self) -> None:
+        self.answer = Answer()
+        self.done = False
+        self.complete = False
+        self._text: list[str] = []
+        self._thought: list[str] = []
+        self._tags = TagSplitter()
+        self._half = ""  # the first half of a surrogate pair, waiting for the second
+
+    def feed(self, event: str, data: str) -> str:
+        """Take one event in; returns the text it adds. Raises `ModelError`."""
+        raise NotImplementedError
+
+    def end(self) -> str:
+        """The stream is over: returns what text was still held back, if the answer is complete.
+
+        Raises `IncompleteResponse` if it is not.
+        """
+        if not self.complete:
+            raise IncompleteResponse(
+                "the stream ended before the answer did: no finish reason and no end mark came; ask again, or use the "
+                "partial text on this error"
+            )
+        return self._add("�" if self._half else "", last=True)
+
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        return "".join(self._text)
+
+    def whole(self) -> Answer:
+        """The answer, once the stream is over."""
+        self.answer.text = self.text
+        self.answer.thought = clean("".join(self._thought))
+        return self.answer
+
+    def _say(self, text: str) -> str:
+        """Add a piece of text; returns what of it is ready to be shown."""
+        if not text.isascii() or self._half:
+            text, self._half = self._half + text, ""
+            if "\ud800" <= text[-1:] <= "\udbff":
+                text, self._half = text[:-1], text[-1]
+            text = clean(text)
+        return self._add(text) if text else ""
+
+    def _think(self, thought: Any) -> None:
+        """Add a piece of thinking; servers put other things in its place too, which do not matter."""
+        if thought and isinstance(thought, str):
+            self._thought.append(thought)
+
+    def _add(self, text: str, last: bool = False) -> str:
+        if not self._tags.settled or last:
+            text, thought = self._tags.feed(text, last)
+            if thought:
+                self._thought.append(thought)
+        if text:
+            self._text.append(text)
+        return text
+
+
+class TagSplitter:
+    """Splits off the thinking that stands in <think> tags at the head of a text that comes in pieces.
+
+    Tags anywhere else are text. `settled` tells that all the rest is text.
+    """
+
+    def __init__(self) -> None:
+        self.settled = False
+        self._held = ""
+        self._inside = False
+        self._after = False  # the closing tag was seen; the white space behind it is dropped
+
+    def feed(self, piece: str, last: bool = False) -> tuple[str, str]:
+        """The text and the thinking that are certain after this piece."""
+        held, self._held = self._held + piece, ""
+        thought = ""
+        if not self._inside and not self._after:
+            head = held.lstrip()
+            if head.startswith(_OPEN):
+                self._inside, held = True, head[len(_OPEN) :]
+            elif last or not _OPEN.startswith(head):
+                self.settled = True
+                return held, ""
+            else:
+                self._held = held
+                return "", ""
+        if self._inside:
+            thought, tag, rest = held.partition(_CLOSE)
+            if not tag:
+                keep = 0 if last else _overlap(held)
+                self._held = held[len(held) - keep :]
+                return "", held[: len(held) - keep]
+            self._inside, self._after, held = False, True, rest
+        held = held.lstrip()
+        self.settled = bool(held)
+        return held, thought
+
+
+def _overlap(text: str) -> int:
+    """How many characters at the end of `text` may be the beginning of the closing tag."""
+    return next((n for n in range(len(_CLOSE) - 1, 0, -1) if text.endswith(_CLOSE[:n])), 0)
+
+
+def split_tags(text: str) -> tuple[str, str]:
+    """Text and thinking of a whole text."""
+    return TagSplitter().feed(text, last=True) if _OPEN in text else (text, "")
+
+
+def clean(text: str) -> str:
+    """`text` without half surrogate pairs, which no file and no request takes; U+FFFD stands for each."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is not a number")
+
+
+# codec.loads is stricter: it refuses half surrogate pairs, which models do send
+_read = json.JSONDecoder(parse_constant=_no_number).decode
+_write = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def parse(data: str, what: str) -> dict[str, Any]:
+    """The JSON object in `data`. Raises `ProtocolError` for anything else; `what` names it there."""
+    try:
+        value: Any = _read(data.lstrip("\ufeff"))
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"{what} is not JSON ({error}); it begins {start_of(data)}") from None
+    if value.__class__ is not dict:
+        raise ProtocolError(f"{what} is JSON but not an object; it begins {start_of(data)}")
+    return value
+
+
+def written(value: Any, what: str) -> str:
+    """JSON data as text. Raises `ProtocolError` for what is nested too deeply."""
+    try:
+        return clean(_write(value))
+    except RecursionError:
+        raise ProtocolError(f"{what} are nested too deeply") from None
+
+
+def start_of(text: str, count: int = 200) -> str:
+    """The beginning of a text, for an error message."""
+    return repr(text[:count] + ("..." if len(text) > count else ""))
+
+
+def expect(value: Any, kind: type[Any], what: str) -> Any:
+    """`value` if it is of that kind; None counts as left out. Raises `ProtocolError`."""
+    if value is None or isinstance(value, kind):
+        return value
+    raise ProtocolError(
+        f"the answer does not follow the protocol: {what} should be {kind.__name__}, not {short(value)}"
+    )
+
+
+def short(value: Any) -> str:
+    """What to show of a value, however large and deep it is."""
+    return reprlib.repr(value)
+
+
+def number(value: Any) -> int:
+    """A count of tokens; what is not one counts as 0."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0
+
+
+# --- errors
+
+
+@dataclass
+class Complaint:
+    """What a provider says in an error body: its words, its code, and the seconds it asks to wait."""
+
+    message: str = ""
+    code: str = ""
+    retry_after: float | None = None
+
+
+def complaint(data: Any) -> Complaint:
+    """Read an error object in any of the shapes that providers use; text that is no JSON is its own message."""
+    if isinstance(data, list) and data:
+        data = data[0]
+    if not isinstance(data, dict):
+        return Complaint(data.strip() if isinstance(data, str) else "")
+    inner = data.get("error")
+    error: dict[str, Any] = inner if isinstance(inner, dict) else data
+    texts = [error.get("message"), inner, data.get("detail"), data.get("message"), error.get("type")]
+    message = next((text for text in texts if isinstance(text, str) and text), "")
+    if not message and (left := inner or data.get("detail") or data):
+        message = written(left, "the details of the error")
+    metadata = error.get("metadata")
+    if isinstance(metadata, dict) and isinstance(metadata.get("raw"), str):
+        message = f"{message}: {metadata['raw']}"
+    codes = [error.get("code"), error.get("status"), error.get("type")]
+    code = next((str(code) for code in codes if isinstance(code, (str, int)) and code), "")
+    return Complaint(message, code)
+
+
+def raise_error_in(data: Any) -> None:
+    """Raise the `ModelError` for an error that came inside an answer with status 200."""
+    said = complaint(data)
+    raise ModelError(f"the provider broke off with an error: {said.message}" + (f" ({said.code})" if said.code else ""))

@@ -1,0 +1,596 @@
+"""A run as a scope: whatever is started on behalf of a task, and its end.
+
+Theory of operation. A run is a task of its own, in a context of its own; whoever asked for it only waits. The context
+variable `clock.source` holds the `Scope` a task works in: the run and the *place* in its tree. Places are named before
+anything runs side by side, so they, and the ids made in them, come out the same when a run is executed again.
+
+Every task tinygen starts for a run is adopted by it. When the run ends, for whatever reason, its tasks are cancelled
+and get `GRACE` seconds; what is still there after that (a tool that swallows cancellation, a blocked thread) is left
+behind by name: its result is dropped and its further effects are refused. Not guaranteed: tasks that user code starts
+with `asyncio.create_task` are not ours and are not ended.
+
+A `Ledger` counts what a run uses and charges its parents too. `LimitReached` passes through everything up to the run
+whose ledger is full.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextvars import copy_context
+
+from .cancellation import CancellationToken
+from .clock import Source, monotonic, source
+from .errors import AgentFailed, ConfigError, LimitReached, Suspended
+from .messages import ModelClientStreamingChunkEvent, Record, RequestUsage, TaskResult
+from .telemetry import Event, ambient
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from contextvars import Context
+    from datetime import datetime
+    from typing import Any, TypeVar
+
+    from .messages import BaseAgentEvent, BaseChatMessage, Pending
+    from .telemetry import Listener
+
+    T = TypeVar("T")
+
+GRACE = 0.2  # seconds a cancelled task gets before it is left behind
+
+
+class RunLimits(Record):
+    """What a run, and all it starts, may use. None is unlimited.
+
+    `timeout` is in seconds and interrupts calls in flight; `cost` is in the currency of the clients' prices. The
+    others stop the next call or message, so calls made side by side can overshoot tokens and cost by their number.
+    """
+
+    timeout: float | None = None
+    tokens: int | None = None
+    cost: float | None = None
+    model_calls: int | None = None
+    tool_calls: int | None = None
+    messages: int | None = None
+
+
+_NO_LIMITS = RunLimits()
+
+_COUNTED = ("prompt_tokens", "completion_tokens", "model_calls", "tool_calls", "messages", "cost")
+
+
+class Ledger:
+    """Counts what a run uses; charges its parents too."""
+
+    __slots__ = (*_COUNTED, "limits", "parent")
+
+    def __init__(self, limits: RunLimits | None = None, parent: Ledger | None = None) -> None:
+        self.limits = limits or _NO_LIMITS
+        self.parent = parent
+        self.prompt_tokens = self.completion_tokens = 0
+        self.model_calls = self.tool_calls = self.messages = 0
+        self.cost = 0.0
+
+    def admit(self, kind: str, priced: bool = True) -> None:
+        """Count one model call, tool call or message before it happens. Raises `LimitReached`.
+
+        A message counts where it is said; a run that passes on what an inner run said says it again.
+        """
+        if kind == "message":
+            if self.limits is not _NO_LIMITS:
+                self._refuse("messages", self.messages, self.limits.messages)
+            self.messages += 1
+            return
+        ledger: Ledger | None = self
+        while ledger is not None:
+            if ledger.limits is not _NO_LIMITS:
+                ledger._check(kind, priced)
+            ledger = ledger.parent
+        ledger = self
+        while ledger is not None:
+            if kind == "model":
+                ledger.model_calls += 1
+            elif kind == "tool":
+                ledger.tool_calls += 1
+            ledger = ledger.parent
+
+    def charge(self, usage: RequestUsage, cost: float = 0.0) -> None:
+        """Count the tokens, and what they cost, after a call."""
+        ledger: Ledger | None = self
+        while ledger is not None:
+            ledger.prompt_tokens += usage.prompt_tokens
+            ledger.completion_tokens += usage.completion_tokens
+            ledger.cost += cost
+            ledger = ledger.parent
+
+    def counts(self) -> list[float]:
+        """What was used so far, for `add`."""
+        return [getattr(self, name) for name in _COUNTED]
+
+    def add(self, counts: Sequence[float]) -> None:
+        """Count what was used before, in another process perhaps."""
+        ledger: Ledger | None = self
+        while ledger is not None:
+            for name, count in zip(_COUNTED, counts, strict=False):
+                setattr(ledger, name, getattr(ledger, name) + count)
+            ledger = ledger.parent
+
+    def _check(self, kind: str, priced: bool) -> None:
+        limits = self.limits
+        if kind == "tool":
+            self._refuse("tool_calls", self.tool_calls, limits.tool_calls)
+        elif kind == "model":
+            self._refuse("model_calls", self.model_calls, limits.model_calls)
+            self._refuse("tokens", self.prompt_tokens + self.completion_tokens, limits.tokens)
+            self._refuse("cost", self.cost, limits.cost)
+            if limits.cost is not None and not priced:
+                raise ConfigError(
+                    "RunLimits(cost=...) needs the price of every model that is called; give it as model_info['price'] "
+                    "= {'prompt': ..., 'completion': ...} per million tokens"
+                )
+
+    def _refuse(self, limit: str, used: float, allowed: float | None) -> None:
+        if allowed is not None and used >= allowed:
+            raise LimitReached(self, limit, used, allowed)
+
+
+class Scope(Source):
+    """Where the current task works: a run and a place in it. Also the source of time and ids there."""
+
+    __slots__ = ("alone", "count", "effect", "event", "place", "run", "time")
+
+    def __init__(self, run: Run, place: str, time: datetime, event: str | None = None, alone: bool = False) -> None:
+        self.run = run
+        self.place = place
+        self.time = time
+        self.event = event  # id of the event that what happens here is part of
+        self.alone = alone  # this task can be left behind without anybody else being held up
+        self.effect = ""  # the kind of effect this is inside of
+        self.count = 0
+
+    def now(self) -> datetime:
+        """The time of the last effect here; reading the clock would make two executions differ."""
+        return self.time
+
+    def new_id(self) -> str:
+        self.count += 1
+        return f"{self.run.uid}:{self.place}#{self.count}"
+
+    def random(self) -> float:
+        return self.run.clock.random()
+
+    def child(self, name: str, *, alone: bool = False) -> Scope:
+        """A place below this one, named for the n-th thing begun here."""
+        self.count += 1
+        return Scope(self.run, f"{self.place}/{name}@{self.count}", self.time, self.event, alone)
+
+
+def current_scope() -> Scope | None:
+    """The scope of the running task, or None outside every run."""
+    here = source.get()
+    return here if isinstance(here, Scope) else None
+
+
+class Output:
+    """What a run says, on its way to one reader."""
+
+    __slots__ = ("_waiter", "closed", "items")
+
+    def __init__(self) -> None:
+        self.items: deque[Any] = deque()
+        self.closed = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    def put(self, item: Any) -> None:
+        self.items.append(item)
+        self._wake()
+
+    def close(self) -> None:
+        self.closed = True
+        self._wake()
+
+    async def ready(self) -> bool:
+        """Wait for an item; False when there will be none."""
+        while not self.items:
+            if self.closed:
+                return False
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        return True
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class Run:
+    """One execution of a task by an agent or a team.
+
+    Args:
+        name: who runs.
+        limits: what it may use.
+        uid: prefix of all ids made in it; None makes a new one.
+        charge_to: the ledger that is charged too when the run is begun from another event loop.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        limits: RunLimits | None = None,
+        uid: str | None = None,
+        charge_to: Ledger | None = None,
+    ) -> None:
+        outer = current_scope()
+        self.name = name
+        self.outer = outer
+        self.owner: object = None  # the agent or team whose run this is
+        self.journal: object = None  # journal.py keeps its entries here
+        self.tasks: dict[asyncio.Task[Any], str] = {}
+        self.abandoned: list[str] = []
+        self.pending: list[Pending] = []
+        self.messages: list[BaseAgentEvent | BaseChatMessage] = []
+        self.inbox: list[BaseChatMessage] = []
+        self.questions: dict[str, asyncio.Future[Any]] | None = None
+        self.output: Output | None = None
+        self.ending = False
+        self.over = False
+        self.begun = False
+        self.mark = 0
+        self.used: list[float] = []
+        self.on_boundary: Callable[[], None] | None = None
+        self.task: asyncio.Task[TaskResult]
+        self._stop_reason: str | None = None
+        self._interrupt: BaseException | None = None
+        self._gate: asyncio.Future[None] | None = None
+        self._token: CancellationToken | None = None
+        self._detach: list[Callable[[], Any]] = []
+        self._ended: asyncio.Future[None] | None = None
+        if outer is None:
+            self.clock: Source = source.get()
+            self.uid = uid or self.clock.new_id()[:12]
+            self.listeners: tuple[Listener, ...] = ambient()
+            self.grace = GRACE
+            self.ledger = Ledger(limits, charge_to)
+            self.scope = Scope(self, name, self.clock.now())
+        else:
+            self.clock, self.uid, self.listeners = outer.run.clock, outer.run.uid, outer.run.listeners
+            self.grace = outer.run.grace * 0.75  # gives up sooner, so that the outer run sees it end
+            self.ledger = Ledger(limits, outer.run.ledger)
+            self.scope = outer.child(name)
+            self.scope.run = self
+        self.time = self.scope.time
+
+    def start(
+        self, body: Callable[[Run], Awaitable[str | None]], token: CancellationToken | None = None
+    ) -> asyncio.Task[TaskResult]:
+        """Begin. `body` does the work and returns the stop reason; the task's result is the `TaskResult`."""
+        if self.outer is not None and self.outer.run.over:
+            raise asyncio.CancelledError(f"the run {self.outer.run.name!r} has ended")
+        loop = asyncio.get_running_loop()
+        context = copy_context()
+        context.run(source.set, self.scope)
+        self.task = task = context.run(loop.create_task, self._main(body))
+        task.add_done_callback(self._close)
+        if self.outer is not None:
+            self.outer.run.adopt(task, f"run of {self.name!r}")
+        if token is not None:
+            self._detach.append(token.add_callback(lambda: self._from_any_thread(loop)))
+        timeout = self.ledger.limits.timeout
+        if timeout is not None:
+            self._detach.append(loop.call_later(timeout, self.stop, f"limit reached: timeout ({timeout:g} s)").cancel)
+        return task
+
+    @property
+    def token(self) -> CancellationToken:
+        """Cancelled when the run is cut short; handed to whoever takes one."""
+        if self._token is None:
+            self._token = CancellationToken()
+            self._token.watched = True
+            if self.ending:
+                self._token.cancel()
+        return self._token
+
+    async def wait(self) -> TaskResult:
+        """Wait for the end. Cancelling the waiter ends the run."""
+        try:
+            await settled(self.task)
+        except asyncio.CancelledError:
+            self.cancel()
+            await self.ended()
+            raise
+        return self.task.result()
+
+    async def ended(self) -> None:
+        """Wait until a run that is ending has ended; bounded by its grace time, so not to be interrupted."""
+        while not self.task.done():
+            try:
+                await settled(self.task)
+            except asyncio.CancelledError:
+                continue
+
+    def cancel(self) -> None:
+        """End it; its waiter gets `CancelledError`."""
+        self.ending = True
+        if self._token is not None:
+            self._token.cancel()
+        self.task.cancel()
+
+    def stop(self, reason: str = "stopped") -> None:
+        """End it; its waiter gets the result so far, with this stop reason."""
+        if not self.ending:
+            self._stop_reason = reason
+            self.cancel()
+
+    def pause(self) -> None:
+        """Let no further turn begin until `resume`."""
+        if self._gate is None:
+            self._gate = asyncio.get_running_loop().create_future()
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        if self._gate is not None:
+            self._gate.set_result(None)
+            self._gate = None
+
+    async def turn(self) -> None:
+        """To be awaited between turns: waits while paused."""
+        while self._gate is not None:
+            await asyncio.shield(self._gate)
+
+    def adopt(self, task: asyncio.Task[Any], name: str) -> None:
+        """Make `task` end with this run."""
+        self.tasks[task] = name
+        task.add_done_callback(self._forget)
+        if self.over:
+            task.cancel()
+
+    def spawn(self, coroutine: Coroutine[Any, Any, T], name: str, scope: Scope) -> asyncio.Task[T]:
+        """Start a task of this run, working in `scope`."""
+        context: Context = copy_context()
+        context.run(source.set, scope)
+        task = context.run(asyncio.get_running_loop().create_task, coroutine)
+        self.adopt(task, name)
+        return task
+
+    def emit(self, item: BaseAgentEvent | BaseChatMessage) -> None:
+        """Say something: to the reader of the stream and, unless it is only a piece of a message, in the result."""
+        if self.over:
+            return
+        if not isinstance(item, ModelClientStreamingChunkEvent):
+            self.ledger.admit("message")
+            self.messages.append(item)
+        if self.output is not None:
+            self.output.put(item)
+        if self.listeners:
+            self.tell("message", "point", item.type, {"message": item})
+
+    def tell(
+        self,
+        kind: str,
+        phase: str,
+        name: str,
+        data: dict[str, Any],
+        *,
+        event: str | None = None,
+        duration: float | None = None,
+    ) -> str:
+        """Tell the listeners of an event; returns its id. Callers look first whether there are listeners."""
+        scope = current_scope() or self.scope
+        made = Event(
+            id=event or scope.new_id(),
+            parent=scope.event,
+            kind=kind,
+            phase=phase,  # type: ignore[arg-type]
+            name=name,
+            time=self.clock.now(),
+            duration=duration,
+            data=data,
+        )
+        for listener in self.listeners:
+            listener(made)
+        return made.id
+
+    def check(self) -> None:
+        """Raise again what user code may have swallowed: a limit, a suspension, a divergence."""
+        if self._interrupt is not None:
+            raise self._interrupt
+
+    def interrupted(self, by: BaseException) -> None:
+        """Remember that the run cannot go on, for `check`."""
+        self._interrupt = self._interrupt or by
+
+    def enter(self, place: str) -> None:
+        """Work at this place of the run from here on; for the run's own task."""
+        before = current_scope() or self.scope
+        source.set(Scope(self, f"{self.scope.place}/{place}", before.time, self.scope.event))
+
+    def boundary(self) -> None:
+        """Everything so far stays, also when what comes next is rolled back."""
+        self.begun = True
+        self.mark = len(self.messages)
+        self.used = self.ledger.counts()
+        self.time = (current_scope() or self.scope).time
+        if self.on_boundary is not None:
+            self.on_boundary()
+
+    def restore(self, begun: bool, used: list[float], time: datetime) -> None:
+        """Stand where a suspended run stood at its last boundary; `messages` are set already."""
+        self.begun = begun
+        self.mark = len(self.messages)
+        self.used = used
+        self.ledger.add(used)
+        self.time = self.scope.time = time
+
+    async def at(self, name: str, work: Awaitable[T]) -> T:
+        """Do `work` in the current task, at a place below the current one."""
+        scope = current_scope() or self.scope
+        inside = scope.child(name)
+        token = source.set(inside)
+        try:
+            return await work
+        finally:
+            source.reset(token)
+            scope.time = inside.time
+
+    async def _main(self, body: Callable[[Run], Awaitable[str | None]]) -> TaskResult:
+        began = monotonic()
+        event = self.scope.event = self.tell("run", "start", self.name, {}) if self.listeners else None
+        reason: str | None = None
+        failure: BaseException | None = None
+        try:
+            reason = await body(self)
+        except LimitReached as full:
+            reason, failure = str(full), None if full.ledger is self.ledger else full
+        except Suspended as suspended:
+            reason, failure = "input required", None if self.outer is None else suspended
+        except asyncio.CancelledError as cancelled:
+            reason, failure = self._stop_reason, None if self._stop_reason else cancelled
+        except BaseException as error:  # noqa: BLE001 - raised below, when everything has ended
+            failure = error
+        self.ending = True
+        await self._settle()
+        self.over = True
+        if self.listeners:
+            self.scope.event = self.outer.event if self.outer is not None else None
+            told = self._summary(reason, failure)
+            self.tell("run", "end", self.name, told, event=event, duration=monotonic() - began)
+        if isinstance(failure, AgentFailed):
+            failure.result = self.result(None)
+        if failure is not None:
+            raise failure
+        return self.result(reason)
+
+    def result(self, stop_reason: str | None) -> TaskResult:
+        """What the run has left so far."""
+        return TaskResult(
+            messages=list(self.messages),
+            stop_reason=stop_reason,
+            pending=list(self.pending),
+            usage=RequestUsage(self.ledger.prompt_tokens, self.ledger.completion_tokens),
+            abandoned=list(self.abandoned),
+        )
+
+    def _summary(self, reason: str | None, failure: BaseException | None) -> dict[str, Any]:
+        ledger = self.ledger
+        told: dict[str, Any] = {
+            "stop_reason": reason,
+            "gen_ai.usage.input_tokens": ledger.prompt_tokens,
+            "gen_ai.usage.output_tokens": ledger.completion_tokens,
+        }
+        if failure is not None:
+            told["error.type"] = type(failure).__name__
+        return told
+
+    async def _settle(self) -> None:
+        """Cancel what is left, wait a little, leave the rest behind."""
+        if not self.tasks:
+            return
+        self.token.cancel()
+        for task in tuple(self.tasks):
+            task.cancel()
+        until = monotonic() + self.grace
+        while self.tasks and (left := until - monotonic()) > 0:
+            try:
+                await asyncio.wait(tuple(self.tasks), timeout=left)
+            except asyncio.CancelledError:
+                continue  # already ending, and not for long
+        self.abandoned.extend(sorted(self.tasks.values()))
+        if self.outer is not None:
+            self.outer.run.abandoned.extend(self.abandoned)
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self.tasks.pop(task, None)
+        if not task.cancelled():
+            task.exception()  # whoever waited has it; a task left behind has nobody to tell
+
+    def _close(self, task: asyncio.Task[TaskResult]) -> None:
+        self.ending = self.over = True
+        for detach in self._detach:
+            detach()
+        if self.output is not None:
+            self.output.close()
+        if not task.cancelled():
+            task.exception()
+
+    def _from_any_thread(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.ending = True
+        if asyncio._get_running_loop() is loop:
+            self.cancel()
+        elif not loop.is_closed():
+            loop.call_soon_threadsafe(self.cancel)
+
+
+async def fan_out(
+    branches: Sequence[tuple[str, Callable[[], Coroutine[Any, Any, T]]]], token: CancellationToken | None = None
+) -> list[T]:
+    """Do several things side by side; their results in the order given.
+
+    Args:
+        branches: of each, the name of its place and the function that makes its coroutine.
+        token: cancels all of them.
+
+    Inside a run each branch is a task of the run, at a place of its own, and is left behind by name if it does not
+    end. The first failure cancels the others and is raised; a branch that suspends lets the others finish first.
+    """
+    scope = current_scope()
+    if scope is None:
+        return await _gather([asyncio.ensure_future(make()) for _, make in branches], token)
+    run = scope.run
+    if run.over:
+        raise asyncio.CancelledError(f"the run {run.name!r} has ended")
+    scopes = [scope.child(name, alone=True) for name, _ in branches]
+    tasks = [run.spawn(make(), at.place, at) for (_, make), at in zip(branches, scopes, strict=True)]
+    try:
+        return await _gather(tasks, None if token is run.token else token)
+    finally:
+        scope.time = max((at.time for at in scopes), default=scope.time)
+
+
+async def _gather(tasks: Sequence[asyncio.Future[T]], token: CancellationToken | None) -> list[T]:
+    waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    left = len(tasks)
+
+    def count(task: asyncio.Future[T]) -> None:
+        nonlocal left
+        left -= 1
+        if (left == 0 or _broke(task)) and not waiter.done():
+            waiter.set_result(None)
+
+    for task in tasks:
+        task.add_done_callback(count)
+    if token is not None:
+        token.link_future(waiter)
+    try:
+        if tasks:
+            await waiter
+    finally:
+        for task in tasks:
+            task.cancel()  # of those that are done, nothing is left to cancel
+    for task in tasks:
+        if _broke(task):
+            task.result()
+    return [task.result() for task in tasks]
+
+
+def _broke(task: asyncio.Future[Any]) -> bool:
+    """Whether it ended badly; one that suspends lets the others finish."""
+    return task.done() and (task.cancelled() or not isinstance(task.exception(), (Suspended, type(None))))
+
+
+async def settled(task: asyncio.Future[Any]) -> None:
+    """Wait until `task` is done; a cancelled waiter does not cancel it. Cheaper than `asyncio.wait`."""
+    if task.done():
+        return
+    waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def wake(_: object) -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    task.add_done_callback(wake)
+    try:
+        await waiter
+    finally:
+        task.remove_done_callback(wake)

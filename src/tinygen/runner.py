@@ -1,0 +1,395 @@
+"""What can be given a task: agents and teams run it alike.
+
+`run_stream` is the run; `run` waits for it, `run_sync` does so without an event loop, `start` gives a handle on it. A
+runner is its own default session: what it remembers from one run it brings to the next, and it takes part in one run
+at a time. `session()` gives an independent one.
+
+A run that needs an answer nobody can give yet is *suspended*: it returns what it waits for in `TaskResult.pending`.
+Give the answers with `answer`, then make the same call again; it goes on where it stood, also after `save_state` and
+`load_state` somewhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextvars import copy_context
+
+from .clock import REAL, source
+from .component import Component
+from .errors import AlreadyRunning, ConfigError, StateError, Suspended
+from .journal import Suspension, journal_of
+from .messages import BaseAgentEvent, BaseChatMessage, TaskResult, as_messages
+from .run import Output, Run, current_scope
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping, Sequence
+    from typing import Any
+
+    from .cancellation import CancellationToken
+    from .run import Ledger, RunLimits
+    from .telemetry import Event
+
+    Task = str | BaseChatMessage | Sequence[BaseChatMessage] | None
+    Said = BaseAgentEvent | BaseChatMessage | TaskResult
+    Undo = Callable[[], Awaitable[None]]
+
+
+class TaskRunner(Component):
+    """Anything that takes a task and runs it to its end. Subclasses define `_perform` and `checkpoint`."""
+
+    name: str
+    _live: Run | None = None
+    _suspension: Suspension | None = None
+
+    def run_stream(
+        self,
+        *,
+        task: Task = None,
+        cancellation_token: CancellationToken | None = None,
+        output_task_messages: bool = True,
+        limits: RunLimits | None = None,
+    ) -> RunStream:
+        """Run, and get everything said as it is said; the last item is the `TaskResult`.
+
+        Args:
+            task: text, a chat message, several, or None to go on without a new one.
+            cancellation_token: ends the run; the stream then raises `asyncio.CancelledError`.
+            output_task_messages: whether the task's own messages are among the output.
+            limits: what the run may use; reaching one ends it with a stop reason.
+
+        The run begins with the first step and ends when the stream is closed or dropped.
+        """
+        messages = as_messages(task)
+        return RunStream(lambda: self._begin(messages, cancellation_token, output_task_messages, limits, Output()))
+
+    async def run(
+        self,
+        *,
+        task: Task = None,
+        cancellation_token: CancellationToken | None = None,
+        output_task_messages: bool = True,
+        limits: RunLimits | None = None,
+    ) -> TaskResult:
+        """Run and wait for the result. Arguments as for `run_stream`."""
+        run = await self._begin(as_messages(task), cancellation_token, output_task_messages, limits, None)
+        return await run.wait()
+
+    def run_sync(
+        self, *, task: Task = None, output_task_messages: bool = True, limits: RunLimits | None = None
+    ) -> TaskResult:
+        """`run` for callers without an event loop; inside a running one (a notebook) it works in a thread."""
+        messages, scope = as_messages(task), current_scope()
+        charge_to = scope.run.ledger if scope is not None else None
+
+        async def main() -> TaskResult:
+            run = await self._begin(messages, None, output_task_messages, limits, None, charge_to)
+            return await run.wait()
+
+        context = copy_context()
+        context.run(source.set, REAL)
+        if asyncio._get_running_loop() is None:
+            return context.run(asyncio.run, main())
+        return _in_thread(lambda: context.run(asyncio.run, main()))
+
+    def start(
+        self, *, task: Task = None, output_task_messages: bool = True, limits: RunLimits | None = None
+    ) -> RunHandle:
+        """Run in the background; returns a handle to watch, steer and await it. Needs a running event loop."""
+        messages = as_messages(task)
+        return RunHandle(self, lambda: self._begin(messages, None, output_task_messages, limits, None))
+
+    def answer(self, question: str, value: Any) -> None:
+        """Answer a question of a suspended run; `question` is the id in `TaskResult.pending`."""
+        if self._suspension is None:
+            raise StateError(question, f"{self.name!r} is not suspended, so it waits for no answer")
+        self._suspension.answer(question, value)
+
+    async def checkpoint(self) -> Undo:
+        """Mark this moment; the function returned goes back to it. Used when a turn is suspended."""
+        raise NotImplementedError
+
+    async def _perform(self, run: Run, task: list[BaseChatMessage], output_task: bool) -> str | None:
+        """Do the work: emit messages to `run`, return the stop reason.
+
+        When `run.begun`, a suspended run goes on: the task was delivered before, `run.messages` holds what was said.
+        """
+        raise NotImplementedError
+
+    def _parts(self) -> Sequence[TaskRunner]:
+        """What runs as part of this."""
+        return ()
+
+    async def _begin(
+        self,
+        task: list[BaseChatMessage],
+        token: CancellationToken | None,
+        output_task: bool,
+        limits: RunLimits | None,
+        output: Output | None,
+        charge_to: Ledger | None = None,
+    ) -> Run:
+        await self._idle()
+        if token is not None and token.is_cancelled():
+            raise asyncio.CancelledError("the cancellation token was cancelled before the run began")
+        suspension = self._suspension if current_scope() is None else None
+        if suspension is not None:
+            task = _same_task(self.name, task, suspension)
+        run = Run(self.name, limits=limits, uid=suspension.uid if suspension is not None else None, charge_to=charge_to)
+        run.owner, run.output = self, output
+        if suspension is not None:
+            _restore(run, suspension)
+            self._suspension = None
+
+        async def body(run: Run) -> str | None:
+            try:
+                reason = await self._perform(run, task, output_task)
+                run.check()
+                return reason
+            except Suspended:
+                if run.outer is None:
+                    self._suspend(run, task)
+                raise
+
+        if run.outer is None:
+            run.on_boundary = journal_of(run).turn_completed
+        claimed = self._claim(run)
+        run.start(body, token).add_done_callback(lambda _: _release(claimed))
+        return run
+
+    async def _idle(self) -> None:
+        """Wait for a run that is ending; raise `AlreadyRunning` for one that goes on, except one we are part of."""
+        for runner in (self, *self._parts()):
+            while (live := runner._live) is not None:
+                if live.owner is not runner and _within(live):
+                    break
+                if not live.ending or live.task.get_loop() is not asyncio.get_running_loop():
+                    raise AlreadyRunning(runner.name)
+                await live.ended()
+                await asyncio.sleep(0)
+
+    def _claim(self, run: Run) -> list[tuple[TaskRunner, Run | None]]:
+        claimed = [(self, self._live)]
+        self._live = run
+        for part in self._parts():
+            claimed.extend(part._claim(run))
+        return claimed
+
+    def _suspend(self, run: Run, task: list[BaseChatMessage]) -> None:
+        from . import codec
+
+        journal = journal_of(run)
+        del run.messages[run.mark :]
+        run.pending = list(journal.pending)
+        self._suspension = Suspension(
+            uid=run.uid,
+            begun=run.begun,
+            task=codec.encode(task),
+            messages=codec.encode(run.messages),
+            entries=journal.entries(),
+            pending=run.pending,
+            used=run.used,
+            time=run.time,
+        )
+
+    def _save_suspension(self, state: dict[str, Any]) -> dict[str, Any]:
+        if self._suspension is not None:
+            state["suspended"] = self._suspension.dump()
+        return state
+
+    @staticmethod
+    def _load_suspension(state: Mapping[str, Any]) -> Suspension | None:
+        from . import codec
+
+        saved = state.get("suspended")
+        if saved is None:
+            return None
+        suspension: Suspension = codec.decode(Suspension, saved, mode="state", path="$.suspended")
+        return suspension
+
+
+class RunStream:
+    """The messages and events of a run as they come, then its `TaskResult`: an async generator in all but name.
+
+    Breaking out of a loop over it and dropping it ends the run.
+    """
+
+    def __init__(self, begin: Callable[[], Awaitable[Run]]) -> None:
+        self._begin: Callable[[], Awaitable[Run]] | None = begin
+        self._run: Run | None = None
+        self._done = False
+
+    def __aiter__(self) -> RunStream:
+        return self
+
+    async def __anext__(self) -> Said:
+        if self._done:
+            raise StopAsyncIteration
+        if self._begin is not None:
+            begin, self._begin = self._begin, None
+            self._run = await begin()
+        run = self._run
+        if run is None or run.output is None:
+            raise StopAsyncIteration
+        try:
+            if await run.output.ready():
+                item: Said = run.output.items.popleft()
+                return item
+        except asyncio.CancelledError:
+            self._done = True
+            run.cancel()
+            await run.ended()
+            raise
+        self._done = True
+        return await run.wait()
+
+    async def asend(self, value: None) -> Said:
+        """`__anext__`; a run takes nothing from its reader."""
+        return await self.__anext__()
+
+    async def athrow(self, error: BaseException) -> Said:
+        """End the run, then raise `error` here."""
+        await self.aclose()
+        raise error
+
+    async def aclose(self) -> None:
+        """End the run and wait until it has ended."""
+        self._begin, self._done = None, True
+        run, self._run = self._run, None
+        if run is not None and not run.task.done():
+            run.cancel()
+            await run.ended()
+
+    def __del__(self) -> None:
+        run = self._run
+        if run is not None and not run.ending:
+            run.ending = True  # at once, so that the next run waits instead of refusing
+            loop = run.task.get_loop()
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(run.task.cancel)
+
+
+class RunHandle:
+    """A run in the background. Await it for the result; iterate over it for the events of the whole tree."""
+
+    def __init__(self, runner: TaskRunner, begin: Callable[[], Awaitable[Run]]) -> None:
+        self._runner = runner
+        self._events = Output()
+        self._run: Run | None = None
+        self._early: list[Callable[[Run], Any]] = []
+        self._task = asyncio.get_running_loop().create_task(self._follow(begin))
+        self._task.add_done_callback(lambda _: self._events.close())
+
+    def __await__(self) -> Generator[Any, None, TaskResult]:
+        return self._wait().__await__()
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        while await self._events.ready():
+            yield self._events.items.popleft()
+
+    @property
+    def done(self) -> bool:
+        """Whether the run has ended."""
+        return self._task.done()
+
+    def cancel(self) -> None:
+        """End the run; awaiting it raises `CancelledError`."""
+        self._tell(lambda run: run.cancel())
+
+    def stop(self, reason: str = "stopped") -> None:
+        """End the run; awaiting it returns the result so far, with this stop reason."""
+        self._tell(lambda run: run.stop(reason))
+
+    def pause(self) -> None:
+        """Let no further turn begin until `resume`."""
+        self._tell(lambda run: run.pause())
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        self._tell(lambda run: run.resume())
+
+    def send(self, message: str | BaseChatMessage) -> None:
+        """Say something to the team: delivered between turns, as if it had been part of the task."""
+        self._tell(lambda run: run.inbox.extend(as_messages(message)))
+
+    def answer(self, question: str, value: Any) -> None:
+        """Answer a question: of an agent that asks right now, or one of a suspended run."""
+        waiting = (self._run.questions or {}).get(question) if self._run is not None else None
+        if waiting is not None and not waiting.done():
+            waiting.set_result(value)
+        else:
+            self._runner.answer(question, value)
+
+    async def _follow(self, begin: Callable[[], Awaitable[Run]]) -> TaskResult:
+        from .telemetry import listen
+
+        with listen(self._events.put):
+            run = self._run = await begin()
+        run.questions = {}
+        for tell in self._early:
+            tell(run)
+        return await run.wait()
+
+    async def _wait(self) -> TaskResult:
+        return await asyncio.shield(self._task)
+
+    def _tell(self, what: Callable[[Run], Any]) -> None:
+        if self._run is None:
+            self._early.append(what)
+        elif not self._run.over:
+            what(self._run)
+
+
+def _within(run: Run) -> bool:
+    """Whether the current task works inside `run`."""
+    scope = current_scope()
+    while scope is not None:
+        if scope.run is run:
+            return True
+        scope = scope.run.outer
+    return False
+
+
+def _release(claimed: list[tuple[TaskRunner, Run | None]]) -> None:
+    for runner, before in claimed:
+        runner._live = before
+
+
+def _restore(run: Run, suspension: Suspension) -> None:
+    from . import codec
+
+    item_type = BaseAgentEvent | BaseChatMessage
+    run.messages = codec.decode(list[item_type], suspension.messages, mode="state", path="$.messages")
+    run.restore(suspension.begun, suspension.used, suspension.time)
+    journal_of(run).loaded = {entry.key: entry for entry in suspension.entries}
+
+
+def _same_task(name: str, task: list[BaseChatMessage], suspension: Suspension) -> list[BaseChatMessage]:
+    from . import codec
+
+    saved: list[BaseChatMessage] = codec.decode(list[BaseChatMessage], suspension.task, mode="state", path="$.task")
+    if task and [(m.source, m.to_text()) for m in task] != [(m.source, m.to_text()) for m in saved]:
+        raise ConfigError(
+            f"{name!r} is suspended in another task; answer its questions and run it again with that task or with "
+            f"none, or reset() it to give that up"
+        )
+    return saved
+
+
+def _in_thread(call: Callable[[], TaskResult]) -> TaskResult:
+    outcome: list[Any] = []
+
+    def work() -> None:
+        try:
+            outcome.append((call(), None))
+        except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
+            outcome.append((None, error))
+
+    thread = threading.Thread(target=work, name="tinygen-run-sync", daemon=True)
+    thread.start()
+    thread.join()
+    result, error = outcome[0]
+    if error is not None:
+        raise error
+    return result  # type: ignore[no-any-return]

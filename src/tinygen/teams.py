@@ -1,0 +1,502 @@
+"""Teams: one engine that moves messages, and policies that say who speaks next.
+
+Theory of operation. A team's run is a loop of turns. A turn is: the policy names the next speaker (or several, to
+speak side by side); each gets what was said since it last spoke, as a message to its *seat*, an actor in the team's
+runtime; what they answer is appended to the thread in the order they were named, handed to the others' buffers, and
+shown to the termination condition. Between runs nothing but the conversation is left on the team.
+
+A turn that is suspended is rolled back, and executed again when the same call is made again. A turn that is
+cancelled, limited or failing is not: what its speaker was handed counts as heard, and what was said so far is in the
+result, but not in the thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+from .actors import BaseAgent
+from .addresses import AgentId
+from .agents import BaseChatAgent, expect_state, loading
+from .cancellation import CancellationToken
+from .clock import new_id
+from .errors import AgentFailed, AlreadyRunning, ConfigError, StateError, Suspended, did_you_mean
+from .messages import BaseAgentEvent, BaseChatMessage, Record, Response, SelectSpeakerEvent, TaskResult
+from .run import current_scope, fan_out
+from .runner import TaskRunner
+from .runtime import SingleThreadedAgentRuntime
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from .actors import AgentRuntime, MessageContext
+    from .conditions import TerminationCondition
+    from .run import Run
+    from .runner import Undo
+
+    Message = BaseAgentEvent | BaseChatMessage
+
+ALREADY_TERMINATED = "The group chat has already terminated."
+
+
+class _YourTurn(Record):
+    """To a seat: what was said since its participant last spoke."""
+
+    messages: list[BaseChatMessage]
+
+
+class _Said(Record):
+    """From a seat: `heard` is what the others get to hear, `judged` what the termination condition looks at."""
+
+    thread: list[BaseAgentEvent | BaseChatMessage]
+    heard: list[BaseChatMessage]
+    judged: list[BaseAgentEvent | BaseChatMessage]
+
+
+class _Seat(BaseAgent):
+    """A participant's place in the runtime: takes its turn when asked to."""
+
+    def __init__(self, participant: BaseChatAgent | BaseGroupChat) -> None:
+        super().__init__(participant.description)
+        self._participant = participant
+
+    async def on_message_impl(self, message: Any, ctx: MessageContext) -> _Said:
+        scope = current_scope()
+        if scope is None or not isinstance(message, _YourTurn):
+            raise ConfigError(f"the seat of {self._participant.name!r} only takes turns of its team's run")
+        if isinstance(self._participant, BaseChatAgent):
+            response = await self._participant.take_turn(message.messages, scope.run)
+            return _from_agent(self._participant.name, response)
+        return await self._inner_team(self._participant, message.messages, scope.run)
+
+    @staticmethod
+    async def _inner_team(team: BaseGroupChat, messages: list[BaseChatMessage], run: Run) -> _Said:
+        """A team as a participant: its run is part of ours; what it says, we say."""
+        result: TaskResult | None = None
+        async for item in team.run_stream(task=messages or None, output_task_messages=False):
+            if isinstance(item, TaskResult):
+                result = item
+            elif isinstance(item, (BaseAgentEvent, BaseChatMessage)):
+                run.emit(item)
+        said = result.messages if result is not None else []
+        return _Said(thread=said, heard=[m for m in said if isinstance(m, BaseChatMessage)], judged=said)
+
+
+class BaseGroupChat(TaskRunner):
+    """Base of all teams. A subclass is a policy: it defines `select_speakers`, and what that remembers.
+
+    Args:
+        participants: agents or teams, with different names.
+        name, description: for a team that is itself a participant.
+        termination_condition: looks at every message and says when to stop.
+        max_turns: stop after so many turns; None for no limit.
+        runtime: where the participants live; must be started. Left out, every run has one of its own.
+        custom_message_types: accepted for AutoGen's sake; message types need no registration.
+        emit_team_events: also say who speaks next.
+    """
+
+    component_type = "team"
+    manager_name = "GroupChatManager"
+
+    def __init__(
+        self,
+        participants: Sequence[BaseChatAgent | BaseGroupChat],
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        termination_condition: TerminationCondition | None = None,
+        max_turns: int | None = None,
+        runtime: AgentRuntime | None = None,
+        custom_message_types: Sequence[type[Message]] | None = None,
+        emit_team_events: bool = False,
+    ) -> None:
+        _check_participants(type(self).__name__, participants)
+        if max_turns is not None and max_turns < 1:
+            raise ConfigError(f"max_turns must be at least 1 or None, not {max_turns!r}")
+        self.name = name or type(self).__name__
+        self.description = description or "A team of agents."
+        self._participants = list(participants)
+        self._names = [participant.name for participant in participants]
+        self._termination = termination_condition
+        self._max_turns = max_turns
+        self._runtime = runtime
+        self._emit_team_events = emit_team_events
+        self._thread: list[Message] = []
+        self._buffers: dict[str, list[BaseChatMessage]] = {name: [] for name in self._names}
+        self._turn = 0
+
+    async def select_speakers(self, thread: Sequence[Message]) -> Sequence[str]:
+        """The names of who speaks next, side by side if several. Called between turns."""
+        raise NotImplementedError
+
+    def policy_state(self) -> dict[str, Any]:
+        """What the policy remembers, as JSON data: the fields it adds to the saved state."""
+        return {}
+
+    def set_policy_state(self, state: Mapping[str, Any] | None) -> None:
+        """Take over what `policy_state` returned; None for a fresh start. Raises `StateError`, then nothing changed."""
+
+    async def reset(self) -> None:
+        """Forget the conversation: thread, turns, participants, termination."""
+        await self._idle()
+        for participant in self._participants:
+            if isinstance(participant, BaseChatAgent):
+                await participant.on_reset(CancellationToken())
+            else:
+                await participant.reset()
+        if self._termination is not None:
+            await self._termination.reset()
+        self._thread, self._turn, self._suspension = [], 0, None
+        self._buffers = {name: [] for name in self._names}
+        self.set_policy_state(None)
+
+    async def pause(self) -> None:
+        """Let no further turn of the live run begin, and tell the participants."""
+        if self._live is not None:
+            self._live.pause()
+        for participant in self._participants:
+            if isinstance(participant, BaseChatAgent):
+                await participant.on_pause(CancellationToken())
+            else:
+                await participant.pause()
+
+    async def resume(self) -> None:
+        """Go on after `pause`."""
+        for participant in self._participants:
+            if isinstance(participant, BaseChatAgent):
+                await participant.on_resume(CancellationToken())
+            else:
+                await participant.resume()
+        if self._live is not None:
+            self._live.resume()
+
+    async def save_state(self) -> Mapping[str, Any]:
+        """The session as JSON data: between runs, or of a suspended run."""
+        from . import codec
+
+        states: dict[str, Any] = {}
+        for participant in self._participants:
+            states[participant.name] = {
+                "type": "ChatAgentContainerState",
+                "version": "1.0.0",
+                "agent_state": dict(await participant.save_state()),
+                "message_buffer": codec.encode(self._buffers[participant.name]),
+            }
+        manager: dict[str, Any] = {
+            "type": self._manager_type(),
+            "version": "1.0.0",
+            "message_thread": codec.encode(self._thread),
+            "current_turn": self._turn,
+            **self.policy_state(),
+        }
+        if self._termination is not None:
+            manager["termination"] = dict(await self._termination.save_state())
+        states[self.manager_name] = manager
+        return self._save_suspension({"type": "TeamState", "version": "1.0.0", "agent_states": states})
+
+    async def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take over a saved session, whole or not at all. Raises `StateError`; `AlreadyRunning` during a run."""
+        if self._live is not None and not self._live.over:
+            raise AlreadyRunning(self.name)
+        before = await self.save_state()
+        try:
+            await self._load(state)
+        except BaseException:
+            await self._load(before)
+            raise
+
+    async def checkpoint(self) -> Undo:
+        marks: list[Undo] = [self._mark()]
+        for participant in self._participants:
+            marks.append(await participant.checkpoint())
+        if self._termination is not None:
+            marks.append(await self._termination.checkpoint())
+
+        async def restore() -> None:
+            for undo in marks:
+                await undo()
+
+        return restore
+
+    def _parts(self) -> Sequence[TaskRunner]:
+        return self._participants
+
+    async def _perform(self, run: Run, task: list[BaseChatMessage], output_task: bool) -> str | None:
+        condition = self._termination
+        try:
+            if condition is not None and condition.terminated:
+                return ALREADY_TERMINATED
+            else:
+                reason: str | None = None
+                if not run.begun:
+                    reason = await self._deliver(run, task, output_task)
+                    run.boundary()
+                reason = reason or await self._converse(run)
+        except Suspended:
+            raise
+        except BaseException:
+            await self._at_rest()
+            raise
+        await self._at_rest()
+        return reason
+
+    async def _converse(self, run: Run) -> str:
+        """Turn after turn until there is a reason to stop."""
+        async with _Seats(self, run) as seats:
+            while True:
+                run.enter(f"turn {self._turn + 1}")
+                await run.turn()
+                sent, run.inbox = run.inbox, []
+                if sent:
+                    reason = await self._deliver(run, sent, True)
+                else:
+                    reason = await self._take_turn(run, seats)
+                if reason is not None:
+                    return reason
+                run.boundary()
+
+    async def _deliver(self, run: Run, messages: list[BaseChatMessage], output: bool) -> str | None:
+        """Give everybody the messages of a task; they may already be enough to stop."""
+        for message in messages:
+            if output:
+                run.emit(message)
+            for buffer in self._buffers.values():
+                buffer.append(message)
+        self._thread.extend(messages)
+        return await self._judge(messages) if messages else None
+
+    async def _take_turn(self, run: Run, seats: _Seats) -> str | None:
+        marks: list[Undo] = [self._mark()]
+        try:
+            speakers = list(await self.select_speakers(self._thread))
+            if not speakers:
+                return "The group chat is stopped."
+            for participant in seats.find(speakers):
+                marks.append(await participant.checkpoint())
+            if self._emit_team_events:
+                run.emit(SelectSpeakerEvent(content=speakers, source=self.manager_name))
+            said = await seats.ask(speakers)
+            run.check()
+        except Suspended:
+            for undo in reversed(marks):
+                await undo()
+            raise
+        judged: list[Message] = []
+        for speaker, answer in zip(speakers, said, strict=True):
+            self._thread.extend(answer.thread)
+            judged.extend(answer.judged)
+            for name, buffer in self._buffers.items():
+                if name != speaker:
+                    buffer.extend(answer.heard)
+        self._turn += 1
+        reason = await self._judge(judged)
+        if reason is None and self._max_turns is not None and self._turn >= self._max_turns:
+            return f"Maximum number of turns {self._max_turns} reached."
+        return reason
+
+    async def _judge(self, messages: Sequence[Message]) -> str | None:
+        if self._termination is None:
+            return None
+        stop = await self._termination(messages)
+        return stop.content if stop is not None else None
+
+    async def _at_rest(self) -> None:
+        """Between runs the conversation stays; turns and termination begin again."""
+        self._turn = 0
+        if self._termination is not None:
+            await self._termination.reset()
+
+    def _mark(self) -> Undo:
+        """How to take back what a turn changes in the team itself."""
+        thread, length, turn, policy = self._thread, len(self._thread), self._turn, self.policy_state()
+        buffers = {name: list(messages) for name, messages in self._buffers.items()}
+
+        async def restore() -> None:
+            del thread[length:]
+            self._thread, self._turn, self._buffers = thread, turn, buffers
+            self.set_policy_state(policy)
+
+        return restore
+
+    async def _load(self, state: Mapping[str, Any]) -> None:
+        with loading():
+            expect_state(state, "TeamState", "agent_states")
+            states = state.get("agent_states")
+            if not isinstance(states, dict):
+                raise StateError("$.agent_states", f"expected an object, not {states!r:.80}")
+            for name in (*self._names, self.manager_name):
+                if name not in states:
+                    raise StateError("$.agent_states", f"Agent state for {name} not found in the saved state.")
+            for name in states:
+                if name not in self._names and name != self.manager_name:
+                    raise StateError("$.agent_states", f"there is no participant {name!r} in this team")
+            suspension = self._load_suspension(state)
+            manager, policy = self._manager_state(states[self.manager_name])
+            seats = {name: _seat_state(name, states[name]) for name in self._names}
+            self.set_policy_state(policy)
+            for participant in self._participants:
+                await participant.load_state(seats[participant.name].agent_state)
+            if self._termination is not None:
+                if manager.termination is None:
+                    await self._termination.reset()
+                else:
+                    await self._termination.load_state(manager.termination)
+        self._thread, self._turn = manager.message_thread, manager.current_turn
+        self._buffers = {name: seat.message_buffer for name, seat in seats.items()}
+        self._suspension = suspension
+
+    def _manager_state(self, state: Any) -> tuple[_ManagerState, dict[str, Any]]:
+        """The engine's part of a manager's state, and the policy's."""
+        from . import codec
+
+        path = f"$.agent_states.{self.manager_name}"
+        if not isinstance(state, dict):
+            raise StateError(path, f"expected an object, not {state!r:.80}")
+        engine = {key: value for key, value in state.items() if key in _MANAGER_KEYS}
+        expect_state({k: state[k] for k in ("type", "version") if k in state}, self._manager_type(), path=path)
+        made: _ManagerState = codec.decode(_ManagerState, engine, mode="state", path=path)
+        return made, {k: v for k, v in state.items() if k not in (*_MANAGER_KEYS, "type", "version")}
+
+    def _manager_type(self) -> str:
+        return f"{self.manager_name.removesuffix('GroupChatManager')}ManagerState"
+
+
+class _Seats:
+    """The participants in the runtime, for the time of one run."""
+
+    def __init__(self, team: BaseGroupChat, run: Run) -> None:
+        self._team = team
+        self._run = run
+        self._own = SingleThreadedAgentRuntime() if team._runtime is None else None
+        self._runtime: AgentRuntime = self._own or team._runtime  # type: ignore[assignment]
+        self._participants = {participant.name: participant for participant in team._participants}
+        self._ids: dict[str, AgentId] = {}
+
+    async def __aenter__(self) -> _Seats:
+        runtime, key = self._runtime, new_id()
+        if self._own is not None:
+            self._own.start()
+        elif not getattr(runtime, "is_running", True):
+            raise ConfigError(f"the runtime given to team {self._team.name!r} is not running; call start() on it first")
+        for name, participant in self._participants.items():
+            seat = AgentId("tinygen.seat", f"{key}/{name}")
+            await runtime.register_agent_instance(_Seat(participant), seat)
+            self._ids[name] = seat
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._own is not None:
+            await self._own.close()
+        else:
+            for seat in self._ids.values():
+                await self._runtime.release(seat)
+
+    def find(self, speakers: Sequence[str]) -> list[BaseChatAgent | BaseGroupChat]:
+        """The participants of these names."""
+        for name in speakers:
+            if name not in self._participants:
+                raise ConfigError(
+                    f"team {self._team.name!r} has no participant {name!r} who could speak next"
+                    f"{did_you_mean(str(name), self._participants)}"
+                )
+        return [self._participants[name] for name in speakers]
+
+    async def ask(self, speakers: Sequence[str]) -> list[_Said]:
+        """Let them speak, side by side; what they said, in the order of their names."""
+        if len(speakers) == 1:
+            name = speakers[0]
+            return [await self._run.at(name, self._ask(name))]
+        return await fan_out([(name, partial(self._ask, name)) for name in speakers])
+
+    async def _ask(self, name: str) -> _Said:
+        team, run = self._team, self._run
+        handed, team._buffers[name] = team._buffers[name], []
+        try:
+            said: _Said = await self._runtime.send_message(_YourTurn(messages=handed), self._ids[name])
+        except AgentFailed as failure:
+            cause = failure.__cause__ or failure
+            raise AgentFailed(f"{name}/{failure.agent}", team._turn + 1, None, cause) from cause
+        except Exception as error:  # noqa: BLE001 - named here, raised to whoever awaits the run
+            run.check()
+            raise AgentFailed(name, team._turn + 1, None, error) from error
+        except asyncio.CancelledError as stray:
+            if run.ending:
+                raise
+            raise AgentFailed(name, team._turn + 1, None, stray) from stray
+        return said
+
+
+class _SeatState(Record):
+    agent_state: dict[str, Any]
+    message_buffer: list[BaseChatMessage]
+
+
+class _ManagerState(Record):
+    message_thread: list[BaseAgentEvent | BaseChatMessage]
+    current_turn: int
+    termination: dict[str, Any] | None = None
+
+
+_MANAGER_KEYS = ("message_thread", "current_turn", "termination")
+
+
+def _seat_state(name: str, state: Mapping[str, Any]) -> _SeatState:
+    from . import codec
+
+    path = f"$.agent_states.{name}"
+    expect_state(state, "ChatAgentContainerState", "agent_state", "message_buffer", path=path)
+    data = {key: value for key, value in state.items() if key not in ("type", "version")}
+    seat: _SeatState = codec.decode(_SeatState, data, mode="state", path=path)
+    return seat
+
+
+def _from_agent(name: str, response: Response) -> _Said:
+    """An agent's answer. What others said on its behalf (an agent used as a tool) is not judged as its own."""
+    inner = response.inner_messages or []
+    said = [*inner, response.chat_message]
+    own = [*(message for message in inner if message.source == name), response.chat_message]
+    return _Said(thread=said, heard=[response.chat_message], judged=own)
+
+
+def _check_participants(team: str, participants: Sequence[Any]) -> None:
+    if not isinstance(participants, (list, tuple)) or not participants:
+        raise ConfigError(f"{team} needs at least one participant, in a list; not {participants!r}")
+    names = []
+    for at, participant in enumerate(participants):
+        if not isinstance(participant, (BaseChatAgent, BaseGroupChat)):
+            raise ConfigError(f"participants[{at}] of {team} must be an agent or a team, not {participant!r}")
+        if participant.name in names:
+            raise ConfigError(f"{team} has two participants named {participant.name!r}; names must be unique")
+        names.append(participant.name)
+
+
+class RoundRobinGroupChat(BaseGroupChat):
+    """A team whose members speak in turn, in the order given, each hearing all the others.
+
+        team = RoundRobinGroupChat([writer, critic], termination_condition=TextMentionTermination("APPROVE"))
+        result = await team.run(task="Write a haiku about rain.")
+
+    Arguments as for `BaseGroupChat`. Whose turn it is stays from run to run; `reset` begins with the first again.
+    """
+
+    manager_name = "RoundRobinGroupChatManager"
+    _next = 0
+
+    async def select_speakers(self, thread: Sequence[Message]) -> Sequence[str]:
+        name = self._names[self._next]
+        self._next = (self._next + 1) % len(self._names)
+        return (name,)
+
+    def policy_state(self) -> dict[str, Any]:
+        return {"next_speaker_index": self._next}
+
+    def set_policy_state(self, state: Mapping[str, Any] | None) -> None:
+        index = 0 if state is None else state.get("next_speaker_index")
+        if state is not None and set(state) != {"next_speaker_index"}:
+            raise StateError(f"$.agent_states.{self.manager_name}", f"expected next_speaker_index, not {sorted(state)}")
+        if type(index) is not int or not 0 <= index < len(self._names):
+            problem = f"expected a number below {len(self._names)}, not {index!r:.80}"
+            raise StateError(f"$.agent_states.{self.manager_name}.next_speaker_index", problem)
+        self._next = index

@@ -1,0 +1,62 @@
+"""What a run tells about itself: one ordered tree of events, and loggers that are silent until configured.
+
+Everything that watches runs (the console, tracing, metrics, a user interface) reads these events; nothing else is
+offered to them, and when nobody listens no event is made. Names follow OpenTelemetry's GenAI conventions (1.41) where
+they exist, so that an exporter has nothing to translate.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import field
+
+from .messages import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from datetime import datetime
+    from typing import Any, Literal
+
+    Listener = Callable[["Event"], None]
+
+logging.getLogger("tinygen").addHandler(logging.NullHandler())
+
+
+class Event(Record):
+    """One thing that happened in a run.
+
+    `kind` is run, agent, model, tool, code, input, clock, message, limit or error, or the kind of an effect of your
+    own. What takes time has a `start` and an `end` with the same `id`; everything else is a `point`. `parent` is the
+    id of the event it happened inside of. `duration` is in seconds. `data` holds what the kind has to say: tokens,
+    the error, the message.
+    """
+
+    id: str
+    parent: str | None
+    kind: str
+    phase: Literal["start", "end", "point"]
+    name: str
+    time: datetime
+    duration: float | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+_ambient: ContextVar[tuple[Listener, ...]] = ContextVar("tinygen_listeners", default=())
+
+
+def ambient() -> tuple[Listener, ...]:
+    """The listeners that a run begun here gets."""
+    return _ambient.get()
+
+
+@contextmanager
+def listen(listener: Listener) -> Iterator[None]:
+    """Tell `listener` every event of every run begun inside the block. It is called in the run's own task."""
+    token = _ambient.set((*_ambient.get(), listener))
+    try:
+        yield
+    finally:
+        _ambient.reset(token)

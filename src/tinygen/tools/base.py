@@ -1,0 +1,244 @@
+"""What a tool is, and the classes to derive one's own from."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from types import GenericAlias
+
+from .. import codec
+from ..cancellation import CancellationToken
+from ..component import Component
+from ..errors import ConfigError, ToolError
+from .bounds import bounded, bounded_stream
+from .results import MAX_OUTPUT
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Mapping
+    from typing import Any, Generic, Protocol, TypeVar
+
+    from ..models import ToolSchema
+
+    ArgsT = TypeVar("ArgsT")
+    ReturnT = TypeVar("ReturnT")
+    StreamT = TypeVar("StreamT")
+    StateT = TypeVar("StateT")
+else:
+    Protocol = object
+    ArgsT = ReturnT = StreamT = StateT = None
+
+    class Generic:
+        """Stands in for `typing.Generic`."""
+
+        __class_getitem__ = classmethod(GenericAlias)
+
+
+_NOTHING: Any = object()
+
+
+class Tool(Protocol):
+    """What a workbench needs of a tool."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def description(self) -> str: ...
+    @property
+    def schema(self) -> ToolSchema: ...
+
+    async def run_json(
+        self, args: Mapping[str, Any], cancellation_token: CancellationToken | None = None, call_id: str | None = None
+    ) -> Any: ...
+    def return_value_as_string(self, value: Any) -> str: ...
+    async def save_state_json(self) -> Mapping[str, Any]: ...
+    async def load_state_json(self, state: Mapping[str, Any]) -> None: ...
+
+
+class BaseTool(Component, Generic[ArgsT, ReturnT]):
+    """Base of tools that are classes. A subclass defines `run`.
+
+        class Add(BaseTool[Numbers, int]):
+            def __init__(self) -> None:
+                super().__init__(Numbers, int, "add", "Adds two numbers.")
+
+            async def run(self, args: Numbers, cancellation_token: CancellationToken) -> int:
+                return args.a + args.b
+
+    Args:
+        args_type: what `run` takes: a dataclass, TypedDict or pydantic model.
+        return_type: what `run` returns.
+        name: what the model calls it.
+        description: what the model is told of it.
+        strict: promise the provider that every argument is always given; none may have a default then.
+    """
+
+    timeout: float | None = None  # seconds a call may take
+    max_output = MAX_OUTPUT  # characters a model gets to read of a result
+
+    def __init__(
+        self, args_type: type[ArgsT], return_type: type[ReturnT], name: str, description: str, strict: bool = False
+    ) -> None:
+        self._args_type: Any = args_type
+        self._return_type: Any = return_type
+        self._name = name
+        self._description: str | None = description
+        self._strict = strict
+        self._schema: ToolSchema | None = None
+        if strict:
+            check_strict(name, self._parameters())
+
+    @property
+    def name(self) -> str:
+        """What the model calls it."""
+        return self._name
+
+    @property
+    def description(self) -> str:
+        """What the model is told of it."""
+        return self._description or ""
+
+    @property
+    def schema(self) -> ToolSchema:
+        """What the model is told: name, description, parameters, strict. To be read only."""
+        if self._schema is None:
+            self._schema = {
+                "name": self.name,
+                "description": self.description,
+                "parameters": self._parameters(),
+                "strict": self._strict,
+            }
+        return self._schema
+
+    def args_type(self) -> type[ArgsT]:
+        """What `run` takes."""
+        return self._args_type  # type: ignore[no-any-return]
+
+    def return_type(self) -> type[ReturnT]:
+        """What `run` returns."""
+        return self._return_type  # type: ignore[no-any-return]
+
+    def state_type(self) -> Any:
+        """The type of its state, if it has one."""
+        return None
+
+    async def run(self, args: ArgsT, cancellation_token: CancellationToken) -> ReturnT:
+        """Do what the tool is for."""
+        raise NotImplementedError(f"{type(self).__name__} must define run()")
+
+    async def run_json(
+        self, args: Mapping[str, Any], cancellation_token: CancellationToken | None = None, call_id: str | None = None
+    ) -> Any:
+        """Call it with JSON data.
+
+        Raises `DecodeError` if that does not fit, `ToolError` when its time is up, and what the tool raises.
+        """
+        watched = _watched(cancellation_token)
+        call = self._start(args, cancellation_token)
+        if watched and self.timeout is None:
+            return await call
+        return await bounded(call, self.name, self.timeout, cancellation_token)
+
+    def return_value_as_string(self, value: Any) -> str:
+        """What the model reads of a return value: text as it is, anything else as JSON."""
+        return value if isinstance(value, str) else codec.dumps(value)
+
+    async def save_state_json(self) -> Mapping[str, Any]:
+        """Its state as JSON data."""
+        return {}
+
+    async def load_state_json(self, state: Mapping[str, Any]) -> None:
+        """Replace its state by a saved one."""
+
+    def _start(self, args: Mapping[str, Any], token: CancellationToken | None) -> Awaitable[ReturnT]:
+        return self.run(self._decoded(args), token or CancellationToken())
+
+    def _decoded(self, args: Mapping[str, Any]) -> ArgsT:
+        return codec.decode(self._args_type, args, mode="arguments", path="arguments")  # type: ignore[no-any-return]
+
+    def _parameters(self) -> Any:
+        schema = codec.schema(self._args_type)
+        return {"type": "object", "properties": {}, "required": [], "additionalProperties": False} | schema
+
+
+class BaseToolWithState(BaseTool[ArgsT, ReturnT], Generic[ArgsT, ReturnT, StateT]):
+    """Base of tools whose state is a type of yours. A subclass defines `run`, `save_state` and `load_state`."""
+
+    def __init__(
+        self,
+        args_type: type[ArgsT],
+        return_type: type[ReturnT],
+        state_type: type[StateT],
+        name: str,
+        description: str,
+    ) -> None:
+        super().__init__(args_type, return_type, name, description)
+        self._state_type = state_type
+
+    def state_type(self) -> type[StateT]:
+        """The type of its state."""
+        return self._state_type
+
+    def save_state(self) -> StateT:
+        """Its state."""
+        raise NotImplementedError(f"{type(self).__name__} must define save_state()")
+
+    def load_state(self, state: StateT) -> None:
+        """Replace its state."""
+        raise NotImplementedError(f"{type(self).__name__} must define load_state()")
+
+    async def save_state_json(self) -> Mapping[str, Any]:
+        """Its state as JSON data."""
+        return codec.encode(self.save_state())  # type: ignore[no-any-return]
+
+    async def load_state_json(self, state: Mapping[str, Any]) -> None:
+        """Replace its state by a saved one. Raises `DecodeError`."""
+        self.load_state(codec.decode(self._state_type, state, mode="state"))
+
+
+class BaseStreamTool(BaseTool[ArgsT, ReturnT], Generic[ArgsT, StreamT, ReturnT]):
+    """Base of tools that say something while they work. A subclass defines `run_stream`."""
+
+    def run_stream(self, args: ArgsT, cancellation_token: CancellationToken) -> AsyncGenerator[StreamT | ReturnT, None]:
+        """Do what the tool is for; the last item is the return value."""
+        raise NotImplementedError(f"{type(self).__name__} must define run_stream()")
+
+    async def run(self, args: ArgsT, cancellation_token: CancellationToken) -> ReturnT:
+        """Do what the tool is for, in silence."""
+        last: Any = _NOTHING
+        async with aclosing(self.run_stream(args, cancellation_token)) as stream:
+            async for item in stream:
+                last = item
+        if last is _NOTHING:
+            raise ToolError(f"the stream of tool {self.name!r} ended without a result")
+        return last  # type: ignore[no-any-return]
+
+    async def run_json_stream(
+        self, args: Mapping[str, Any], cancellation_token: CancellationToken | None = None, call_id: str | None = None
+    ) -> AsyncGenerator[StreamT | ReturnT, None]:
+        """`run_stream` with JSON data; raises what `run_json` does."""
+        watched = _watched(cancellation_token)
+        stream = self.run_stream(self._decoded(args), cancellation_token or CancellationToken())
+        if self.timeout is not None or not watched:
+            stream = bounded_stream(stream, self.name, self.timeout, cancellation_token)
+        async with aclosing(stream):
+            async for item in stream:
+                yield item
+
+
+def check_strict(name: str, parameters: Mapping[str, Any]) -> None:
+    """Refuse parameters that need not be given."""
+    optional = [each for each in parameters["properties"] if each not in parameters.get("required", ())]
+    if optional:
+        raise ConfigError(
+            f"tool {name!r} is strict, so its arguments must have no defaults; optional: {', '.join(optional)}"
+        )
+
+
+def _watched(token: CancellationToken | None) -> bool:
+    """Whether whoever cancels `token` also cancels the task this runs in. Raises if that has happened."""
+    if token is None:
+        return True
+    if token.is_cancelled():
+        raise asyncio.CancelledError
+    return token.watched

@@ -1,0 +1,85 @@
+"""Calls that end when their time is up or a token says so, whether they take notice of it or not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextlib import aclosing
+
+from ..errors import ToolError
+from ..run import GRACE, current_scope
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable
+    from typing import Any, TypeVar
+
+    from ..cancellation import CancellationToken
+
+    T = TypeVar("T")
+
+
+async def bounded(call: Awaitable[T], name: str, timeout: float | None, token: CancellationToken | None) -> T:
+    """Await `call`; end it when `token` says so or the time is up, even if it takes no notice."""
+    loop = asyncio.get_running_loop()
+    task = asyncio.ensure_future(call)
+    over: asyncio.Future[bool] = loop.create_future()  # whether the call has ended, else its time is up
+
+    def end(ended: bool) -> None:
+        if not over.done():
+            over.set_result(ended)
+
+    task.add_done_callback(lambda _: end(True))
+    timer = None if timeout is None else loop.call_later(timeout, end, False)
+    if token is not None:
+        token.link_future(over)
+    try:
+        if await over:
+            return task.result()
+    except asyncio.CancelledError:
+        await _stop(task, name)
+        raise
+    finally:
+        if timer is not None:
+            timer.cancel()
+    await _stop(task, name)
+    raise ToolError(f"tool {name!r} did not answer within {timeout:g} s")
+
+
+async def _stop(task: asyncio.Future[Any], name: str) -> None:
+    """Cancel `task`; one that does not end is left to the run, or to itself where there is none."""
+    scope = current_scope()
+    if scope is not None and isinstance(task, asyncio.Task):
+        scope.run.adopt(task, f"tool {name!r}")
+    else:
+        task.add_done_callback(lambda _: task.cancelled() or task.exception())  # nobody else will ask for it
+    task.cancel()
+    await asyncio.wait((task,), timeout=GRACE)
+
+
+async def bounded_stream(
+    stream: AsyncGenerator[T, None], name: str, timeout: float | None, token: CancellationToken | None
+) -> AsyncGenerator[T, None]:
+    """`bounded` for a stream. All of it runs in one task, so that it may hold context variables across its items."""
+    arrived: deque[T] = deque()
+    news = asyncio.Event()
+
+    async def read() -> None:
+        async with aclosing(stream):
+            async for item in stream:
+                arrived.append(item)
+                news.set()
+
+    reader = asyncio.ensure_future(bounded(read(), name, timeout, token))
+    reader.add_done_callback(lambda _: news.set())
+    try:
+        while arrived or not reader.done():
+            if not arrived:
+                news.clear()
+                await news.wait()
+            while arrived:
+                yield arrived.popleft()
+        reader.result()
+    finally:
+        if not reader.done():
+            await _stop(reader, name)
