@@ -1,0 +1,68 @@
+"""Prints what tinygen costs.
+
+usage: python -m benchmarks [--list] [NAME ...]
+
+Without names, everything but what needs a package index (`installed`). A name stands for all workloads that begin
+with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+
+from . import actors, models, startup, turns
+from .harness import Row, show
+
+
+def _model_calls() -> Iterator[Row]:
+    try:
+        for name, floor, ours in models.workloads():
+            yield Row(f"model call: {name}", floor(), ours(), "ms")
+    finally:
+        models.server.stop()
+
+
+WORKLOADS: dict[str, Callable[[], Iterable[Row]]] = {
+    "import": startup.importing,
+    "process": startup.offline_run,
+    "process-client": startup.making_a_client,
+    "request": actors.request,
+    "publish": actors.publish,
+    "turn": partial(turns.turn, 0),
+    "turn-tool": partial(turns.turn, 1),
+    "turn-tools": partial(turns.turn, 5),
+    "team-100": partial(turns.round_robin, 100),
+    "team-2000": partial(turns.round_robin, 2000),
+    "state": turns.state,
+    "model": _model_calls,
+    "idle": actors.idle_agents,
+    "installed": startup.installed_size,
+}
+ON_REQUEST = {"installed"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="What tinygen costs, beside a floor.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="workloads to measure; all if left out")
+    parser.add_argument("--list", action="store_true", help="list the workloads")
+    arguments = parser.parse_args()
+    if arguments.list:
+        print(*WORKLOADS, sep="\n")
+        return
+    chosen = [name for name in WORKLOADS if name.startswith(tuple(arguments.names))]
+    if not arguments.names:
+        chosen = [name for name in WORKLOADS if name not in ON_REQUEST]
+    if not chosen:
+        parser.error(f"no workload begins with {arguments.names!r}; --list shows them")
+    show(_rows(chosen))
+
+
+def _rows(chosen: Iterable[str]) -> Iterator[Row]:
+    for name in chosen:
+        yield from WORKLOADS[name]()
+
+
+if __name__ == "__main__":
+    main()

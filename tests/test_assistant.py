@@ -1,0 +1,331 @@
+"""The assistant beyond the golden traces: its constructor, its tools, its structured answers, its memory, its state."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tinygen import (
+    AssistantAgent,
+    AssistantMessage,
+    BufferedChatCompletionContext,
+    CancellationToken,
+    ConfigError,
+    CreateResult,
+    FunctionCall,
+    FunctionExecutionResult,
+    FunctionExecutionResultMessage,
+    Handoff,
+    HandoffMessage,
+    Image,
+    ListMemory,
+    MemoryContent,
+    MultiModalMessage,
+    ProtocolError,
+    ReplayChatCompletionClient,
+    RequestUsage,
+    StateError,
+    StaticWorkbench,
+    StructuredMessage,
+    SystemMessage,
+    TextMessage,
+    ToolCallSummaryMessage,
+    UserMessage,
+)
+from tinygen.models import permissive
+
+
+@dataclass
+class Out:
+    x: int
+
+
+def add(a: int, b: int) -> int:
+    """Adds."""
+    return a + b
+
+
+def call(name: str = "add", arguments: str = '{"a": 1, "b": 2}', id: str = "0") -> FunctionCall:
+    return FunctionCall(id=id, name=name, arguments=arguments)
+
+
+def model(*script: Any) -> ReplayChatCompletionClient:
+    return ReplayChatCompletionClient(list(script))
+
+
+def blind(*script: Any, **abilities: bool) -> ReplayChatCompletionClient:
+    return ReplayChatCompletionClient(list(script), model_info={**permissive("x"), **abilities})  # type: ignore[typeddict-item]
+
+
+@pytest.mark.parametrize("name", ["", "two words", "has-hyphen", "1st", None])
+def test_a_name_that_is_no_identifier_is_refused(name: Any) -> None:
+    with pytest.raises(ConfigError, match="must be a Python identifier"):
+        AssistantAgent(name, model())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ({"tools": [add], "workbench": StaticWorkbench([])}, "Tools cannot be used with a workbench"),
+        ({"tools": [add, add]}, "two tools are named 'add'"),
+        ({"tools": [5]}, r"tools\[0\]"),
+        ({"handoffs": ["bob", "bob"]}, "two handoffs named 'transfer_to_bob'"),
+        ({"handoffs": [5]}, "handoffs of 'a' must be names"),
+        ({"tools": [add], "handoffs": [Handoff(target="x", name="add")]}, "a tool and a handoff named 'add'"),
+        ({"tools": [add], "handoffs": ["add"]}, "a tool and a handoff named 'add'"),
+        ({"max_tool_iterations": 0}, "max_tool_iterations must be at least 1"),
+        ({"memory": 5}, "memory must be a list"),
+    ],
+)
+def test_wrong_constructor_arguments_are_refused(arguments: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        AssistantAgent("a", model(), **arguments)
+
+
+def test_tools_for_a_model_without_functions_are_refused() -> None:
+    with pytest.raises(ConfigError, match="does not call functions"):
+        AssistantAgent("a", blind(function_calling=False), tools=[])
+
+
+def test_a_handoff_name_must_be_an_identifier() -> None:
+    with pytest.raises(ConfigError, match="handoff's name"):
+        Handoff(target="bob", name="not so")
+
+
+async def test_parallel_calls_run_side_by_side_and_answer_in_request_order() -> None:
+    order: list[int] = []
+    gate = asyncio.Event()
+
+    async def slow(n: int) -> int:
+        """First in, last out."""
+        if n == 0:
+            await gate.wait()
+        gate.set()
+        order.append(n)
+        return n
+
+    calls = [call("slow", f'{{"n": {n}}}', str(n)) for n in range(3)]
+    result = await AssistantAgent("a", model(calls), tools=[slow]).run(task="q")
+    assert order == [1, 2, 0]
+    assert result.messages[-1].to_text() == "0\n1\n2"
+
+
+async def test_a_tool_that_raises_is_told_to_the_model() -> None:
+    def bad() -> str:
+        """Fails."""
+        raise ValueError("no luck")
+
+    client = model([call("bad", "{}")], "I see.")
+    await AssistantAgent("a", client, tools=[bad], reflect_on_tool_use=True).run(task="q")
+    told = client.create_calls[1].messages[-1]
+    assert told == FunctionExecutionResultMessage(
+        content=[FunctionExecutionResult(content="no luck", name="bad", call_id="0", is_error=True)]
+    )
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), SystemExit(3)])
+async def test_a_tool_that_tries_to_end_the_program_is_told_to_the_model(error: BaseException) -> None:
+    async def bad() -> str:
+        """Fails."""
+        raise error
+
+    result = await AssistantAgent("a", model([call("bad", "{}")]), tools=[bad]).run(task="q")
+    assert isinstance(result.messages[-1], ToolCallSummaryMessage)
+    assert result.messages[-1].results[0].is_error
+
+
+async def test_a_summary_covers_every_iteration() -> None:
+    client = model([call()], [call(arguments='{"a": 3, "b": 4}', id="1")])
+    agent = AssistantAgent(
+        "a", client, tools=[add], max_tool_iterations=2, tool_call_summary_format="{tool_name}{arguments}={result}"
+    )
+    answer = (await agent.run(task="q")).messages[-1]
+    assert answer.to_text() == 'add{"a": 1, "b": 2}=3\nadd{"a": 3, "b": 4}=7'
+
+
+async def test_a_summary_can_be_made_by_a_function() -> None:
+    agent = AssistantAgent(
+        "a", model([call()]), tools=[add], tool_call_summary_formatter=lambda c, r: f"{c.name}:{r.content}"
+    )
+    assert (await agent.run(task="q")).messages[-1].to_text() == "add:3"
+
+
+async def test_a_reflection_that_wants_tools_again_ends_in_the_summary() -> None:
+    agent = AssistantAgent("a", model([call()], [call()]), tools=[add], reflect_on_tool_use=True)
+    assert (await agent.run(task="q")).messages[-1].to_text() == "3"
+
+
+async def test_an_answer_of_the_wrong_shape_is_asked_for_again_with_the_problem() -> None:
+    client = model("no json", '{"x": "1"}', '{"x": 1}')
+    result = await AssistantAgent("a", client, output_content_type=Out).run(task="q")
+    assert isinstance(result.messages[-1], StructuredMessage)
+    assert result.messages[-1].content == Out(1)
+    assert "$.x" in str(client.create_calls[2].messages[-1].content)
+    assert len(await AssistantAgent("b", model("x")).model_context.get_messages()) == 0
+
+
+async def test_a_model_that_never_gives_the_promised_shape_is_an_error_that_keeps_its_text() -> None:
+    agent = AssistantAgent("a", model(*["nonsense"] * 3), output_content_type=Out)
+    with pytest.raises(ProtocolError, match="valid Out in 3 attempts") as caught:
+        await agent.run(task="q")
+    assert caught.value.partial == "nonsense"
+
+
+async def test_the_format_of_a_structured_answer_is_kept_after_tools() -> None:
+    agent = AssistantAgent(
+        "a", model([call()], '{"x": 3}'), tools=[add], output_content_type=Out, output_content_type_format="x is {x}"
+    )
+    assert (await agent.run(task="q")).messages[-1].to_text() == "x is 3"
+
+
+@pytest.mark.parametrize("kind", ["typeddict", "pydantic"])
+async def test_a_structured_answer_may_be_a_typed_dict_or_a_pydantic_model(kind: str) -> None:
+    from typing import TypedDict
+
+    import pydantic
+
+    class D(TypedDict):
+        x: int
+
+    class P(pydantic.BaseModel):
+        x: int
+
+    wanted, expected = (D, {"x": 1}) if kind == "typeddict" else (P, P(x=1))
+    result = await AssistantAgent("a", model('{"x": 1}'), output_content_type=wanted).run(task="q")
+    assert result.messages[-1].content == expected  # type: ignore[union-attr]
+
+
+async def test_memory_is_in_the_request_and_not_in_the_history() -> None:
+    memory = ListMemory(memory_contents=[MemoryContent(content="likes tea", mime_type="text/plain")])
+    client = model("one", "two")
+    agent = AssistantAgent("a", client, memory=[memory], system_message="Be kind.")
+    await agent.run(task="q")
+    await agent.run(task="r")
+    for asked in client.create_calls:
+        assert [type(message) for message in asked.messages].count(SystemMessage) == 1
+        assert str(asked.messages[0].content).count("likes tea") == 1
+    assert all(not isinstance(message, SystemMessage) for message in await agent.model_context.get_messages())
+
+
+async def test_without_a_system_message_none_is_sent() -> None:
+    client = model("hi")
+    await AssistantAgent("a", client, system_message=None).run(task="q")
+    assert client.create_calls[0].messages == [UserMessage(content="q", source="user")]
+
+
+async def test_a_model_without_eyes_gets_no_pictures() -> None:
+    picture = Image(b"\x89PNG\r\n\x1a\n")
+    client = blind("hi", vision=False)
+    await AssistantAgent("a", client).run(task=MultiModalMessage(content=["look", picture], source="u"))
+    assert client.create_calls[0].messages[-1].content == "look\n<image>"
+
+
+async def test_a_handoffs_context_comes_before_its_message() -> None:
+    client = model("hi")
+    context = [AssistantMessage(content="earlier", source="bob")]
+    await AssistantAgent("a", client).run(
+        task=HandoffMessage(content="over", target="a", source="bob", context=context)
+    )
+    assert [message.content for message in client.create_calls[0].messages[1:]] == ["earlier", "over"]
+
+
+async def test_the_first_of_two_handoffs_is_taken() -> None:
+    calls = [call("transfer_to_bob", "{}", "0"), call("transfer_to_eve", "{}", "1")]
+    result = await AssistantAgent("a", model(calls), handoffs=["bob", "eve"]).run(task="q")
+    assert isinstance(result.messages[-1], HandoffMessage)
+    assert result.messages[-1].target == "bob"
+
+
+async def test_an_empty_answer_is_an_answer() -> None:
+    assert (await AssistantAgent("a", model("")).run(task="q")).messages[-1].to_text() == ""
+
+
+async def test_thoughts_do_not_replace_the_answer() -> None:
+    thinking = CreateResult(finish_reason="stop", content="42", usage=RequestUsage(1, 1), cached=False, thought="hmm")
+    result = await AssistantAgent("a", model(thinking)).run(task="q")
+    assert [message.type for message in result.messages] == ["TextMessage", "ThoughtEvent", "TextMessage"]
+
+
+async def test_a_buffered_context_never_shows_the_model_an_orphan() -> None:
+    client = model(*[[call(id=str(n))] for n in range(5)])
+    agent = AssistantAgent(
+        "a", client, tools=[add], max_tool_iterations=5, model_context=BufferedChatCompletionContext(2)
+    )
+    await agent.run(task="q")
+    for asked in client.create_calls:
+        assert not isinstance(asked.messages[1], FunctionExecutionResultMessage)
+
+
+async def test_the_state_of_an_assistant_has_autogens_shape_and_loads() -> None:
+    agent = AssistantAgent("a", model([call()], "3"), tools=[add], reflect_on_tool_use=True)
+    await agent.run(task="q")
+    state = await agent.save_state()
+    assert (state["type"], state["version"], list(state)) == (
+        "AssistantAgentState",
+        "1.0.0",
+        ["type", "version", "llm_context"],
+    )
+    other = AssistantAgent("a", model("again"), tools=[add])
+    await other.load_state(state)
+    assert await other.model_context.get_messages() == await agent.model_context.get_messages()
+
+
+@pytest.mark.parametrize(
+    "state", [{}, [], None, {"type": "Other"}, {"llm_context": 5}, {"version": "9", "llm_context": {}}]
+)
+async def test_a_state_of_another_kind_is_refused_and_changes_nothing(state: Any) -> None:
+    agent = AssistantAgent("a", model("hi"))
+    await agent.run(task="q")
+    before = await agent.save_state()
+    with pytest.raises(StateError):
+        await agent.load_state(state)
+    assert await agent.save_state() == before
+
+
+async def test_a_cancelled_token_stops_a_turn_outside_a_run_too() -> None:
+    token = CancellationToken()
+
+    async def wait() -> str:
+        """Waits for ever."""
+        token.cancel()
+        await asyncio.Event().wait()
+        return ""
+
+    agent = AssistantAgent("a", model([call("wait", "{}")], "fine"), tools=[wait])
+    with pytest.raises(asyncio.CancelledError):
+        await agent.on_messages([TextMessage(content="q", source="u")], token)
+    history = await agent.model_context.get_messages()
+    assert isinstance(history[-1], FunctionExecutionResultMessage)
+    assert history[-1].content[0].is_error
+    assert (await agent.on_messages([TextMessage(content="r", source="u")], CancellationToken())).chat_message
+
+
+async def test_a_session_has_its_own_history_and_shares_the_model() -> None:
+    client = model("one", "two")
+    agent = AssistantAgent("a", client)
+    twin = agent.session()
+    await agent.run(task="q")
+    await twin.run(task="r")
+    assert [message.content for message in client.create_calls[1].messages[1:]] == ["r"]
+
+
+async def test_a_tool_that_prints_megabytes_is_cut() -> None:
+    def flood() -> str:
+        """Too much."""
+        return "x" * 5_000_000
+
+    result = await AssistantAgent("a", model([call("flood", "{}")]), tools=[flood]).run(task="q")
+    assert len(result.messages[-1].to_text()) < 1_100_000
+
+
+async def test_a_tool_that_returns_the_unserialisable_is_told_to_the_model() -> None:
+    def odd() -> object:
+        """Odd."""
+        return object()
+
+    result = await AssistantAgent("a", model([call("odd", "{}")]), tools=[odd]).run(task="q")
+    assert isinstance(result.messages[-1], ToolCallSummaryMessage)
+    assert result.messages[-1].results[0].is_error

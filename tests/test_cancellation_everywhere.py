@@ -1,0 +1,220 @@
+"""A running team is cut short at every step of the event loop in turn, in every way there is.
+
+Each time it ends promptly, nothing tinygen started is left, every history is valid, and the same team runs again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from agents_for_tests import Counter
+from steps import CountingLoop, run_counted
+from tinygen import (
+    AssistantAgent,
+    AssistantMessage,
+    CancellationToken,
+    FunctionCall,
+    FunctionExecutionResultMessage,
+    ReplayChatCompletionClient,
+    ReplayRequest,
+    RoundRobinGroupChat,
+    RunLimits,
+    SingleThreadedAgentRuntime,
+    TaskResult,
+)
+
+
+async def look_up(word: str) -> str:
+    """Looks a word up."""
+    await asyncio.sleep(0)
+    return f"{word}!"
+
+
+def reply(request: ReplayRequest) -> Any:
+    """Two tool calls side by side, then their results as text."""
+    last = request.messages[-1]
+    if isinstance(last, FunctionExecutionResultMessage):
+        return " ".join(result.content for result in last.content)
+    return [FunctionCall(id=str(n), name="look_up", arguments='{"word": "w%d"}' % n) for n in range(2)]
+
+
+def make_team(runtime: SingleThreadedAgentRuntime | None) -> RoundRobinGroupChat:
+    members = [
+        AssistantAgent(
+            name,
+            ReplayChatCompletionClient(reply),
+            tools=[look_up],
+            reflect_on_tool_use=True,
+            model_client_stream=name == "b",
+        )
+        for name in "abc"
+    ]
+    return RoundRobinGroupChat(members, max_turns=3, runtime=runtime)
+
+
+async def check_history(team: RoundRobinGroupChat) -> None:
+    """Every tool call of every member is followed by its results."""
+    for member in team._participants:
+        assert isinstance(member, AssistantAgent)
+        messages = await member.model_context.get_messages()
+        for message, following in zip(messages, [*messages[1:], None]):
+            if isinstance(message, AssistantMessage) and not isinstance(message.content, str):
+                assert isinstance(following, FunctionExecutionResultMessage)
+                assert [call.id for call in message.content] == [result.call_id for result in following.content]
+
+
+async def by_token(team: RoundRobinGroupChat, arm: Callable[[Callable[[], Any]], None]) -> Any:
+    token = CancellationToken()
+    arm(token.cancel)
+    return await team.run(task="go", cancellation_token=token)
+
+
+async def by_asyncio(team: RoundRobinGroupChat, arm: Callable[[Callable[[], Any]], None]) -> Any:
+    task = asyncio.ensure_future(team.run(task="go"))
+    arm(task.cancel)
+    return await task
+
+
+async def by_stop(team: RoundRobinGroupChat, arm: Callable[[Callable[[], Any]], None]) -> Any:
+    handle = team.start(task="go")
+    arm(lambda: handle.stop("enough"))
+    return await handle
+
+
+async def by_closing_the_stream(team: RoundRobinGroupChat, arm: Callable[[Callable[[], Any]], None]) -> Any:
+    stream, closed = team.run_stream(task="go"), []
+    arm(lambda: closed.append(1))
+    async for item in stream:
+        if isinstance(item, TaskResult):
+            return item
+        if closed:
+            break
+    await stream.aclose()
+    raise asyncio.CancelledError
+
+
+async def by_dropping_the_stream(team: RoundRobinGroupChat, arm: Callable[[Callable[[], Any]], None]) -> Any:
+    dropped: list[int] = []
+    arm(lambda: dropped.append(1))
+    async for item in team.run_stream(task="go"):
+        if isinstance(item, TaskResult):
+            return item
+        if dropped:
+            break
+    del item
+    raise asyncio.CancelledError
+
+
+WAYS = [by_token, by_asyncio, by_stop, by_closing_the_stream, by_dropping_the_stream]
+
+
+async def cut_and_run_again(loop: CountingLoop, way: Any, at: int, shared: bool) -> bool:
+    """Cut a run at step `at`; returns whether the run was over before that."""
+    runtime = SingleThreadedAgentRuntime() if shared else None
+    if runtime is not None:
+        runtime.start()
+    team = make_team(runtime)
+    try:
+        result = await way(team, lambda hook: loop.arm(at, hook))
+        over = result.stop_reason != "enough"
+    except asyncio.CancelledError:
+        over = False
+    await check_history(team)
+    again = await team.run(task="again")
+    assert again.stop_reason == "Maximum number of turns 3 reached."
+    assert [m.to_text() for m in again.messages if m.type == "TextMessage"] == ["again"] + ["w0! w1!"] * 3
+    assert not again.abandoned
+    await check_history(team)
+    if runtime is not None:
+        await runtime.stop_when_idle()
+    return over
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["own runtime", "shared runtime"])
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+def test_a_team_cut_short_at_any_step_ends_cleanly_and_runs_again(way: Any, shared: bool) -> None:
+    for at in range(1, 400):
+        if run_counted(lambda loop: cut_and_run_again(loop, way, at, shared)):
+            break
+    else:
+        raise AssertionError("the run never got to its end")
+    assert at > 20
+    gc.collect()
+
+
+@pytest.mark.parametrize("way", ["deadline", "token"])
+async def test_a_deaf_tool_does_not_hold_a_run_beyond_its_grace(way: str) -> None:
+    released = asyncio.Event()
+
+    async def deaf() -> str:
+        """Will not be stopped."""
+        while not released.is_set():
+            try:
+                await released.wait()
+            except asyncio.CancelledError:
+                pass
+        return "late"
+
+    model = ReplayChatCompletionClient([[FunctionCall("1", "{}", "deaf")], "fine"])
+    team = RoundRobinGroupChat([AssistantAgent("a", model, tools=[deaf])], max_turns=1)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    if way == "deadline":
+        result = await team.run(task="go", limits=RunLimits(timeout=0.05))
+        assert result.stop_reason == "limit reached: timeout (0.05 s)"
+        assert any("deaf" in name for name in result.abandoned)
+    else:
+        token = CancellationToken()
+        loop.call_later(0.05, token.cancel)
+        with pytest.raises(asyncio.CancelledError):
+            await team.run(task="go", cancellation_token=token)
+    assert loop.time() - began < 2
+    await check_history(team)
+    assert (await team.run(task="again")).messages[-1].to_text() == "fine"
+    released.set()
+    await until_idle()
+
+
+async def test_an_agent_that_swallows_cancellation_does_not_hold_a_run() -> None:
+    released = asyncio.Event()
+
+    class Deaf(Counter):
+        async def on_messages(self, messages: Any, cancellation_token: CancellationToken) -> Any:
+            while not released.is_set():
+                try:
+                    await released.wait()
+                except BaseException:
+                    pass
+            return await super().on_messages(messages, cancellation_token)
+
+    result = await RoundRobinGroupChat([Deaf("d")]).run(task="go", limits=RunLimits(timeout=0.05))
+    assert (result.stop_reason, len(result.abandoned)) == ("limit reached: timeout (0.05 s)", 1)
+    released.set()
+    await until_idle()
+
+
+async def test_a_blocked_thread_does_not_hold_a_run() -> None:
+    blocked = threading.Event()
+
+    def wait_for_ever() -> str:
+        """Blocks its thread."""
+        blocked.wait(20)
+        return "late"
+
+    model = ReplayChatCompletionClient([[FunctionCall("1", "{}", "wait_for_ever")]])
+    agent = AssistantAgent("a", model, tools=[wait_for_ever])
+    result = await agent.run(task="go", limits=RunLimits(timeout=0.05))
+    blocked.set()
+    assert result.stop_reason == "limit reached: timeout (0.05 s)"
+
+
+async def until_idle() -> None:
+    """Let what was left behind end."""
+    for _ in range(50):
+        await asyncio.sleep(0)

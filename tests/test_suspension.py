@@ -1,0 +1,241 @@
+"""A run that cannot go on until somebody answers: rolled back, saved, executed again, and the same in the end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from agents_for_tests import Counter, speaker
+from tinygen import (
+    AssistantAgent,
+    ConfigError,
+    FunctionCall,
+    FunctionExecutionResultMessage,
+    MaxMessageTermination,
+    ReplayChatCompletionClient,
+    ReplayRequest,
+    RoundRobinGroupChat,
+    RunDiverged,
+    RunLimits,
+    StateError,
+    Suspended,
+    TaskResult,
+    UserProxyAgent,
+    effect,
+    suspend,
+)
+
+CALLS: list[str] = []
+
+
+async def approved(action: str) -> str:
+    """Does something, once a person has allowed it."""
+
+    async def nobody_there() -> str:
+        raise Suspended
+
+    answer = await effect("input", {"allow": action}, nobody_there, str, name="approval")
+    return f"{action}: {answer}"
+
+
+async def note(text: str) -> str:
+    """Writes something down."""
+
+    async def write() -> str:
+        CALLS.append(text)
+        return text
+
+    return await effect("write", text, write, str)
+
+
+def reply(request: ReplayRequest) -> Any:
+    """A model: two notes and two questions side by side, then a summary of the results."""
+    CALLS.append("model")
+    last = request.messages[-1]
+    if isinstance(last, FunctionExecutionResultMessage):
+        return " | ".join(result.content for result in last.content)
+    wanted = [
+        ("note", "text", "n1"),
+        ("approved", "action", "a1"),
+        ("note", "text", "n2"),
+        ("approved", "action", "a2"),
+    ]
+    return [FunctionCall(str(at), json.dumps({key: value}), name) for at, (name, key, value) in enumerate(wanted)]
+
+
+def make_team() -> RoundRobinGroupChat:
+    worker = AssistantAgent(
+        "worker", ReplayChatCompletionClient(reply), tools=[note, approved], reflect_on_tool_use=True
+    )
+    inner = RoundRobinGroupChat([worker, Counter("count")], max_turns=2, name="inner")
+    return RoundRobinGroupChat(
+        [speaker("a"), inner, UserProxyAgent("user", input_func=suspend)],
+        max_turns=4,
+        termination_condition=MaxMessageTermination(100),
+    )
+
+
+def said(result: TaskResult) -> list[tuple[str, str, str]]:
+    return [(message.type, message.source, message.to_text()) for message in result.messages]
+
+
+async def answered(team: RoundRobinGroupChat, *, elsewhere: bool) -> TaskResult:
+    """Run to the end, answering one question at a time; from a saved document each time if `elsewhere`."""
+    result = await team.run(task="go")
+    while result.pending:
+        if elsewhere:
+            document = json.dumps(await team.save_state())
+            team = make_team()
+            await team.load_state(json.loads(document))
+        team.answer(result.pending[0].id, "yes")
+        result = await team.run(task="go")
+    return result
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["same object", "another process's object"])
+async def test_a_suspended_run_ends_as_if_it_had_never_stopped(elsewhere: bool) -> None:
+    CALLS.clear()
+    result = await answered(make_team(), elsewhere=elsewhere)
+    assert result.stop_reason == "Maximum number of turns 4 reached."
+    assert [(source, text) for kind, source, text in said(result) if kind == "TextMessage"] == [
+        ("user", "go"),
+        ("a", "a"),
+        ("worker", "n1 | a1: yes | n2 | a2: yes"),
+        ("count", "count 1"),
+        ("user", "yes"),
+        ("a", "a"),
+    ]
+    assert sorted(CALLS) == ["model", "model", "n1", "n2"]
+
+
+async def test_a_suspended_run_names_every_question_and_rolls_the_open_turn_back() -> None:
+    team = make_team()
+    result = await team.run(task="go")
+    assert result.stop_reason == "input required"
+    assert [(question.kind, question.content) for question in result.pending] == [
+        ("input", {"allow": "a1"}),
+        ("input", {"allow": "a2"}),
+    ]
+    assert [text for _, _, text in said(result)] == ["go", "a"]
+    assert [message.to_text() for message in team._thread] == ["go", "a"]
+
+
+async def test_running_again_without_an_answer_waits_for_the_same_questions() -> None:
+    team = make_team()
+    first, second = await team.run(task="go"), await team.run()
+    assert [question.id for question in first.pending] == [question.id for question in second.pending]
+
+
+async def test_ids_and_times_are_the_same_when_a_turn_is_executed_again() -> None:
+    team, seen = make_team(), []
+    for _ in range(2):
+        async for item in team.run_stream(task="go"):
+            if not isinstance(item, TaskResult) and item.type == "ToolCallRequestEvent":
+                seen.append((item.id, item.created_at))
+    assert len(seen) == 2
+    assert seen[0] == seen[1]
+
+
+async def test_another_task_is_refused_while_the_run_is_suspended() -> None:
+    team = make_team()
+    await team.run(task="go")
+    with pytest.raises(ConfigError, match="suspended in another task"):
+        await team.run(task="something else")
+
+
+async def test_reset_gives_a_suspended_run_up() -> None:
+    team = make_team()
+    await team.run(task="go")
+    await team.reset()
+    assert (await team.run(task="other")).messages[0].to_text() == "other"
+
+
+async def test_an_answer_to_no_question_is_refused() -> None:
+    team = make_team()
+    with pytest.raises(StateError, match="is not suspended"):
+        team.answer("x", "yes")
+    await team.run(task="go")
+    with pytest.raises(StateError, match="no such question"):
+        team.answer("x", "yes")
+
+
+async def test_a_turn_that_asks_for_something_else_the_second_time_diverges() -> None:
+    moods = iter(["first", "second"])
+
+    async def moody() -> str:
+        """Asks something new each time."""
+        mood = next(moods)
+        await effect("note", mood, lambda: asyncio.sleep(0, mood), str)
+        return await approved("x")
+
+    model = ReplayChatCompletionClient(lambda request: [FunctionCall("1", "{}", "moody")])
+    agent = AssistantAgent("a", model, tools=[moody])
+    result = await agent.run(task="go")
+    agent.answer(result.pending[0].id, "yes")
+    with pytest.raises(RunDiverged, match="its note request is not the one that was recorded"):
+        await agent.run(task="go")
+
+
+async def test_a_limit_counts_what_was_used_before_the_suspension() -> None:
+    team = make_team()
+    limits = RunLimits(model_calls=2)
+    result = await team.run(task="go", limits=limits)
+    while result.pending:
+        team.answer(result.pending[0].id, "yes")
+        result = await team.run(task="go", limits=limits)
+    assert result.stop_reason == "limit reached: model_calls (2 of 2)"
+
+
+class Dice(Counter):
+    """An agent whose turns cannot be repeated."""
+
+    opaque = True
+
+    async def save_state(self) -> Any:
+        return {"count": self._count}
+
+    async def load_state(self, state: Any) -> None:
+        self._count = state["count"]
+
+
+async def test_a_suspended_agent_is_asked_again_with_the_same_call() -> None:
+    agent = UserProxyAgent("user", input_func=suspend)
+    first = await agent.run(task="hello?")
+    agent.answer(first.pending[0].id, "hi")
+    assert [text for _, _, text in said(await agent.run(task="hello?"))] == ["hello?", "", "hi"]
+
+
+async def test_an_opaque_agents_turn_is_one_effect_and_is_not_taken_twice() -> None:
+    dice = Dice("dice")
+
+    class Pair(RoundRobinGroupChat):
+        async def select_speakers(self, thread: Any) -> list[str]:
+            return ["dice", "user"]
+
+    team = Pair([dice, UserProxyAgent("user", input_func=suspend)], max_turns=1)
+    result = await team.run(task="go")
+    assert dice._count == 0
+    team.answer(result.pending[0].id, "yes")
+    result = await team.run(task="go")
+    assert [text for _, _, text in said(result) if text] == ["go", "dice 1", "yes"]
+    assert dice._count == 1
+
+
+async def test_an_agent_that_swallows_the_suspension_does_not_hide_it() -> None:
+    class Swallows(UserProxyAgent):
+        async def on_messages_stream(self, messages: Any, cancellation_token: Any) -> Any:
+            try:
+                async for item in super().on_messages_stream(messages, cancellation_token):
+                    yield item
+            except BaseException:
+                raise ValueError("never mind") from None
+
+    result = await RoundRobinGroupChat([Swallows("user", input_func=suspend)]).run(task="go")
+    assert result.stop_reason == "input required"
+
+
+def test_the_error_of_divergence_says_where() -> None:
+    assert "at 'team/turn 1/a@1'" in str(RunDiverged("team/turn 1/a@1", "model"))

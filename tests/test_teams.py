@@ -1,0 +1,407 @@
+"""The team engine: who hears what, sessions, state, failures, limits, steering, nesting."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from agents_for_tests import Counter, Failing, speaker
+from tinygen import (
+    AgentFailed,
+    AlreadyRunning,
+    AssistantAgent,
+    BaseGroupChat,
+    ConfigError,
+    ExternalTermination,
+    FunctionCall,
+    MaxMessageTermination,
+    ReplayChatCompletionClient,
+    RoundRobinGroupChat,
+    RunLimits,
+    SingleThreadedAgentRuntime,
+    StateError,
+    TaskResult,
+    TextMentionTermination,
+    TextMessage,
+)
+
+
+def texts(result: TaskResult) -> list[str]:
+    return [message.to_text() for message in result.messages]
+
+
+async def test_a_team_goes_on_where_its_last_run_ended() -> None:
+    team = RoundRobinGroupChat([Counter("a"), Counter("b")], max_turns=1)
+    assert texts(await team.run(task="x")) == ["x", "a 1"]
+    assert texts(await team.run()) == ["b 1"]
+    assert texts(await team.run(task="y")) == ["y", "a 2"]
+
+
+async def test_a_member_hears_the_others_once_and_never_itself() -> None:
+    a, b = Counter("a"), Counter("b")
+    await RoundRobinGroupChat([a, b], max_turns=4).run(task="x")
+    assert a.heard == ["x", "b 1"]
+    assert b.heard == ["x", "a 1", "a 2"]
+
+
+async def test_reset_forgets_the_conversation() -> None:
+    team = RoundRobinGroupChat([Counter("a"), Counter("b")], max_turns=1)
+    await team.run(task="x")
+    await team.reset()
+    assert texts(await team.run(task="x")) == ["x", "a 1"]
+
+
+async def test_the_task_itself_can_end_the_run() -> None:
+    team = RoundRobinGroupChat([Counter("a")], termination_condition=TextMentionTermination("stop"))
+    result = await team.run(task="please stop")
+    assert (texts(result), result.stop_reason) == (["please stop"], "Text 'stop' mentioned")
+
+
+async def test_termination_begins_again_with_every_run() -> None:
+    team = RoundRobinGroupChat([Counter("a")], termination_condition=MaxMessageTermination(3))
+    first, second = await team.run(task="x"), await team.run(task="y")
+    assert len(first.messages) == len(second.messages) == 3
+
+
+async def test_a_switch_set_before_the_run_stops_it_at_once() -> None:
+    switch = ExternalTermination()
+    team = RoundRobinGroupChat([Counter("a")], termination_condition=switch, max_turns=1)
+    switch.set()
+    assert (await team.run(task="x")).stop_reason == "External termination requested"
+    assert (await team.run(task="x")).stop_reason == "Maximum number of turns 1 reached."
+
+
+async def test_two_hundred_sessions_at_once_share_nothing() -> None:
+    team = RoundRobinGroupChat(
+        [Counter("c"), speaker("a"), speaker("b")], termination_condition=MaxMessageTermination(10)
+    )
+
+    async def converse(number: int) -> tuple[int, list[str]]:
+        session = team.session()
+        said: list[str] = []
+        for turn in range(3):
+            said += texts(await session.run(task=f"session {number} turn {turn}"))
+        models = [
+            message for member in session._participants[1:] for message in await member.model_context.get_messages()
+        ]  # type: ignore[union-attr]
+        return number, said + [str(message.content) for message in models]
+
+    for number, said in await asyncio.gather(*(converse(number) for number in range(200))):
+        others = [text for text in said if text.startswith("session") and not text.startswith(f"session {number} ")]
+        assert not others
+        assert [text for text in said if text.startswith("c ")][:9] == [f"c {n}" for n in range(1, 10)]
+
+
+async def test_a_live_team_refuses_a_second_run_and_so_do_its_members() -> None:
+    member = Counter("a")
+    team, other = RoundRobinGroupChat([member], max_turns=50), RoundRobinGroupChat([member], max_turns=1)
+    stream = team.run_stream(task="x")
+    await stream.__anext__()
+    for runner in (team, other, member):
+        with pytest.raises(AlreadyRunning, match="is already running"):
+            await runner.run(task="y")
+    await stream.aclose()
+    assert (await other.run(task="y")).stop_reason == "Maximum number of turns 1 reached."
+
+
+async def test_a_failing_member_is_named_with_its_turn_and_the_result_so_far() -> None:
+    error = KeyError("lost")
+    team = RoundRobinGroupChat([Counter("a"), Failing("b", error)])
+    with pytest.raises(AgentFailed, match="agent 'b' failed in turn 2: KeyError") as caught:
+        await team.run(task="x")
+    assert caught.value.__cause__ is error
+    assert (caught.value.agent, caught.value.turn, texts(caught.value.result)) == ("b", 2, ["x", "a 1"])
+    assert isinstance(caught.value, RuntimeError)
+
+
+async def test_a_team_runs_again_after_a_member_failed() -> None:
+    flaky = Failing("b", ValueError("once"))
+    team = RoundRobinGroupChat([Counter("a"), flaky], max_turns=2)
+    with pytest.raises(AgentFailed):
+        await team.run(task="x")
+    flaky.__class__ = Counter
+    assert (await team.run(task="y")).stop_reason == "Maximum number of turns 2 reached."
+
+
+async def test_a_member_that_cancels_itself_is_a_failure_not_a_cancellation() -> None:
+    team = RoundRobinGroupChat([Failing("a", asyncio.CancelledError())])
+    with pytest.raises(AgentFailed, match="agent 'a' failed in turn 1: CancelledError"):
+        await team.run(task="x")
+
+
+async def test_a_nested_failure_names_the_way_to_the_agent() -> None:
+    inner = RoundRobinGroupChat([Failing("b", ValueError("deep"))], name="inner")
+    with pytest.raises(AgentFailed, match="agent 'inner/b' failed in turn 1: ValueError: deep"):
+        await RoundRobinGroupChat([inner]).run(task="x")
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason", "count"),
+    [
+        (RunLimits(model_calls=2), "limit reached: model_calls (2 of 2)", 3),
+        (RunLimits(tokens=3), "limit reached: tokens (", 2),
+        (RunLimits(messages=4), "limit reached: messages (4 of 4)", 4),
+    ],
+)
+async def test_a_limit_ends_the_run_with_what_there_is(limits: RunLimits, reason: str, count: int) -> None:
+    team = RoundRobinGroupChat([speaker("a"), speaker("b")])
+    result = await team.run(task="x", limits=limits)
+    assert str(result.stop_reason).startswith(reason)
+    assert len(result.messages) == count
+
+
+async def tick() -> str:
+    """Ticks."""
+    return "tick"
+
+
+async def test_a_tool_limit_holds_inside_an_assistants_loop() -> None:
+    def again(request: Any) -> Any:
+        return [FunctionCall("1", "{}", "tick")]
+
+    agent = AssistantAgent("a", ReplayChatCompletionClient(again), tools=[tick], max_tool_iterations=50)
+    result = await agent.run(task="x", limits=RunLimits(tool_calls=3))
+    assert result.stop_reason == "limit reached: tool_calls (3 of 3)"
+
+
+async def test_an_outer_limit_ends_the_outer_run_from_inside_a_nested_team() -> None:
+    inner = RoundRobinGroupChat([speaker("p"), speaker("q")], max_turns=50, name="inner")
+    team = RoundRobinGroupChat([inner], max_turns=3)
+    result = await team.run(task="x", limits=RunLimits(model_calls=5))
+    assert result.stop_reason == "limit reached: model_calls (5 of 5)"
+    assert len(result.messages) == 6
+
+
+async def test_a_cost_limit_without_a_price_is_refused_before_anything_is_spent() -> None:
+    model = ReplayChatCompletionClient(["a"])
+    with pytest.raises(ConfigError, match="price"):
+        await AssistantAgent("a", model).run(task="x", limits=RunLimits(cost=1.0))
+    assert not model.create_calls
+
+
+async def test_the_result_counts_the_tokens_of_every_model_call() -> None:
+    result = await RoundRobinGroupChat([speaker("a", "one two"), speaker("b", "three")], max_turns=2).run(task="x")
+    assert result.usage.completion_tokens == 3
+    assert result.usage.prompt_tokens > 0
+
+
+async def test_a_handle_stops_a_run_and_gives_its_result() -> None:
+    handle = RoundRobinGroupChat([Counter("a")]).start(task="x")
+    async for event in handle:
+        if event.kind == "message" and event.data["message"].to_text() == "a 3":
+            handle.stop("enough")
+    result = await handle
+    assert result.stop_reason == "enough"
+    assert texts(result)[:4] == ["x", "a 1", "a 2", "a 3"]
+
+
+async def test_what_is_sent_to_a_running_team_is_heard_between_turns() -> None:
+    member = Counter("a")
+    handle = RoundRobinGroupChat([member], termination_condition=TextMentionTermination("a 9")).start(task="x")
+    handle.send("hurry")
+    await handle
+    assert member.heard == ["x", "hurry"]
+
+
+async def test_a_paused_team_takes_no_turn_until_it_is_resumed() -> None:
+    member = Counter("a")
+    handle = RoundRobinGroupChat([member], max_turns=2).start(task="x")
+    handle.pause()
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert member._count == 0
+    handle.resume()
+    assert len((await handle).messages) == 3
+
+
+async def test_the_handle_tells_one_nested_tree_of_events() -> None:
+    handle = RoundRobinGroupChat([speaker("a")], max_turns=1).start(task="x")
+    events = [event async for event in handle]
+    await handle
+    by_id = {event.id: event for event in events if event.phase == "start"}
+    model = next(event for event in events if event.kind == "model" and event.phase == "start")
+    agent, run = by_id[str(model.parent)], by_id[str(by_id[str(model.parent)].parent)]
+    assert (agent.kind, agent.name, run.kind, run.parent) == ("agent", "a", "run", None)
+    ended = [event for event in events if event.phase == "end"]
+    assert [event.kind for event in ended] == ["model", "agent", "run"]
+    assert all(event.duration is not None for event in ended)
+
+
+async def test_a_shared_runtime_keeps_no_seat_after_the_run() -> None:
+    runtime = SingleThreadedAgentRuntime()
+    runtime.start()
+    teams = [RoundRobinGroupChat([Counter("a"), Counter("b")], max_turns=4, runtime=runtime) for _ in range(20)]
+    results = await asyncio.gather(*(team.run(task="x") for team in teams))
+    assert all(texts(result) == ["x", "a 1", "b 1", "a 2", "b 2"] for result in results)
+    assert not await runtime.save_state()
+    await runtime.stop_when_idle()
+
+
+async def test_a_shared_runtime_that_does_not_run_is_refused() -> None:
+    team = RoundRobinGroupChat([Counter("a")], runtime=SingleThreadedAgentRuntime())
+    with pytest.raises(ConfigError, match=r"not running; call start\(\)"):
+        await team.run(task="x")
+
+
+def test_run_sync_needs_no_event_loop() -> None:
+    assert texts(RoundRobinGroupChat([Counter("a")], max_turns=1).run_sync(task="x")) == ["x", "a 1"]
+
+
+async def test_run_sync_works_inside_a_running_loop() -> None:
+    assert texts(RoundRobinGroupChat([Counter("a")], max_turns=1).run_sync(task="x")) == ["x", "a 1"]
+
+
+@pytest.mark.parametrize("arguments", [{"participants": []}, {"participants": "ab"}, {"participants": [1]}])
+def test_a_team_of_anything_but_agents_is_refused(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        RoundRobinGroupChat(**arguments)
+
+
+def test_two_members_of_one_name_are_refused() -> None:
+    with pytest.raises(ConfigError, match="two participants named 'a'"):
+        RoundRobinGroupChat([Counter("a"), Counter("a")])
+
+
+@pytest.mark.parametrize("task", [[], 5, [1], {"a": 1}])
+async def test_a_task_of_another_kind_is_refused(task: Any) -> None:
+    with pytest.raises(ConfigError, match="task"):
+        await RoundRobinGroupChat([Counter("a")]).run(task=task)
+
+
+class Loudest(BaseGroupChat):
+    """A policy in a few lines: whoever is named loudest speaks."""
+
+    async def select_speakers(self, thread: Any) -> list[str]:
+        return [thread[-1].to_text().split()[0]]
+
+
+async def test_a_policy_that_names_nobody_known_is_told_whom_it_could_mean() -> None:
+    with pytest.raises(ConfigError, match="no participant 'anne'.*did you mean 'anna'"):
+        await Loudest([Counter("anna")]).run(task="anne")
+
+
+class Both(BaseGroupChat):
+    async def select_speakers(self, thread: Any) -> list[str]:
+        return ["b", "a"]
+
+
+async def test_speakers_side_by_side_are_heard_in_the_order_they_were_named() -> None:
+    a, b = Counter("a"), Counter("b")
+    team = Both([a, b], max_turns=2, termination_condition=MaxMessageTermination(5))
+    result = await team.run(task="x")
+    assert a.heard == ["x", "b 1"]
+    assert [message.to_text() for message in team._thread] == ["x", "b 1", "a 1", "b 2", "a 2"]
+    assert result.stop_reason == "Maximum number of messages 5 reached, current message count: 5"
+
+
+# --- state
+
+
+def saved_team() -> RoundRobinGroupChat:
+    return RoundRobinGroupChat(
+        [speaker("a"), speaker("b")], max_turns=3, termination_condition=MaxMessageTermination(50)
+    )
+
+
+async def test_a_saved_team_goes_on_elsewhere_as_if_it_had_never_stopped() -> None:
+    here, undisturbed = saved_team(), saved_team()
+    await here.run(task="x")
+    document = json.dumps(await here.save_state())
+    there = saved_team()
+    await there.load_state(json.loads(document))
+    await undisturbed.run(task="x")
+    assert texts(await there.run(task="y")) == texts(await undisturbed.run(task="y"))
+
+
+async def test_the_state_has_autogens_shape() -> None:
+    team = RoundRobinGroupChat([speaker("a")], max_turns=1)
+    await team.run(task="x")
+    state = await team.save_state()
+    assert set(state) == {"type", "version", "agent_states"}
+    assert set(state["agent_states"]) == {"a", "RoundRobinGroupChatManager"}
+    manager = state["agent_states"]["RoundRobinGroupChatManager"]
+    assert (manager["type"], manager["current_turn"], manager["next_speaker_index"]) == ("RoundRobinManagerState", 0, 0)
+    assert [message["type"] for message in manager["message_thread"]] == ["TextMessage", "TextMessage"]
+    container = state["agent_states"]["a"]
+    assert container["type"] == "ChatAgentContainerState"
+    assert [message["type"] for message in container["agent_state"]["llm_context"]["messages"]] == [
+        "UserMessage",
+        "AssistantMessage",
+    ]
+
+
+async def test_a_state_of_other_participants_is_refused_by_name() -> None:
+    state = await RoundRobinGroupChat([speaker("a")]).save_state()
+    with pytest.raises(StateError, match="Agent state for b not found"):
+        await RoundRobinGroupChat([speaker("b")]).load_state(state)
+
+
+async def test_a_failed_load_changes_nothing() -> None:
+    team = saved_team()
+    await team.run(task="x")
+    before = await team.save_state()
+    broken = json.loads(json.dumps(before))
+    broken["agent_states"]["b"]["agent_state"]["llm_context"]["messages"][0]["type"] = "Nonsense"
+    with pytest.raises(StateError):
+        await team.load_state(broken)
+    assert await team.save_state() == before
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The path of every value in a document."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(found for key, item in inner for found in places(item, (*path, key)))]
+
+
+@pytest.mark.parametrize("damage", [None, 7, "x", [], {}, [[]], {"type": "TextMessage"}])
+async def test_a_damaged_state_loads_whole_or_not_at_all(damage: Any) -> None:
+    team = saved_team()
+    await team.run(task="x")
+    document = json.dumps(await team.save_state())
+    for path in places(json.loads(document)):
+        state = json.loads(document)
+        if path:
+            holder = state
+            for key in path[:-1]:
+                holder = holder[key]
+            holder[path[-1]] = damage
+        else:
+            state = damage
+        target = saved_team()
+        before = await target.save_state()
+        try:
+            await target.load_state(state)
+        except StateError:
+            assert await target.save_state() == before
+        else:
+            await target.run(task="y")
+
+
+async def test_text_cut_anywhere_is_no_state() -> None:
+    from tinygen import DecodeError
+    from tinygen.codec import loads
+
+    team = saved_team()
+    await team.run(task="x")
+    text = json.dumps(await team.save_state())
+    for at in range(len(text)):
+        with pytest.raises(DecodeError):
+            loads(text[:at])
+
+
+async def test_a_message_from_before_is_never_handed_over_twice() -> None:
+    member = Counter("a")
+    team = RoundRobinGroupChat([member], max_turns=1)
+    token_run = asyncio.ensure_future(team.run(task="x"))
+    while not member._live:
+        await asyncio.sleep(0)
+    for _ in range(4):
+        await asyncio.sleep(0)
+    token_run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await token_run
+    await team.run(task=TextMessage(content="y", source="u"))
+    assert member.heard.count("x") <= 1
