@@ -9,6 +9,7 @@ import asyncio
 import gc
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -41,7 +42,7 @@ def reply(request: ReplayRequest) -> Any:
     last = request.messages[-1]
     if isinstance(last, FunctionExecutionResultMessage):
         return " ".join(result.content for result in last.content)
-    return [FunctionCall(id=str(n), name="look_up", arguments='{"word": "w%d"}' % n) for n in range(2)]
+    return [FunctionCall(id=str(n), name="look_up", arguments=f'{{"word": "w{n}"}}') for n in range(2)]
 
 
 def make_team(runtime: SingleThreadedAgentRuntime | None) -> RoundRobinGroupChat:
@@ -140,7 +141,7 @@ async def cut_and_run_again(loop: CountingLoop, way: Any, at: int, shared: bool)
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 def test_a_team_cut_short_at_any_step_ends_cleanly_and_runs_again(way: Any, shared: bool) -> None:
     for at in range(1, 400):
-        if run_counted(lambda loop: cut_and_run_again(loop, way, at, shared)):
+        if run_counted(partial(cut_and_run_again, way=way, at=at, shared=shared)):
             break
     else:
         raise AssertionError("the run never got to its end")

@@ -279,7 +279,7 @@ class Loudest(BaseGroupChat):
 
 
 async def test_a_policy_that_names_nobody_known_is_told_whom_it_could_mean() -> None:
-    with pytest.raises(ConfigError, match="no participant 'anne'.*did you mean 'anna'"):
+    with pytest.raises(ConfigError, match=r"no participant 'anne'.*did you mean 'anna'"):
         await Loudest([Counter("anna")]).run(task="anne")
 
 

@@ -42,6 +42,9 @@ class Typed:
     kind: str
     hashable: bool = True
 
+    def __repr__(self) -> str:
+        return f"Typed({self.tp!r})"
+
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 SECONDS = st.timedeltas(timedelta(days=-10_000), timedelta(days=10_000))

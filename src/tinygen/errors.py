@@ -14,7 +14,7 @@
             ├── AgentFailed              RuntimeError   an agent raised while a run was going on
             ├── TerminatedException      RuntimeError   a condition was asked again after it had ended the run
             ├── ToolError                RuntimeError   a tool call that failed; its text goes to the model
-            ├── UndeliverableException   LookupError    no such agent
+            ├── UndeliverableException   LookupError, RuntimeError   no such agent
             ├── CantHandleException                     an agent that does not take this message
             ├── MessageDroppedException                 an intervention dropped the message
             ├── NotAccessibleError                      the agent lives in another process
@@ -119,7 +119,7 @@ class ToolError(TinygenError, RuntimeError):
     """A tool call failed. Raise it in a tool to choose the text the model reads."""
 
 
-class UndeliverableException(TinygenError, LookupError):
+class UndeliverableException(TinygenError, LookupError, RuntimeError):
     """A message names an agent that does not exist and cannot be made."""
 
 

@@ -404,6 +404,8 @@ async def test_waits_grow_and_differ_by_chance() -> None:
         ({"retry-after-ms": "1500"}, 1.5),
         ({"retry-after": "3", "retry-after-ms": "0"}, 3),
         ({"retry-after": "Thu, 01 Jan 2026 12:00:20 GMT"}, 20),
+        ({"retry-after": "Thursday, 01-Jan-26 12:00:20 GMT"}, 20),
+        ({"retry-after": "Thu Jan  1 12:00:20 2026"}, 20),
         ({"retry-after": "Thu, 01 Jan 2026 11:00:00 GMT"}, 0),
     ],
 )

@@ -442,6 +442,7 @@ def test_probabilities_of_tokens_are_kept() -> None:
         {},
         {"choices": []},
         {"choices": [{}]},
+        {"choices": [{"message": {}}]},
         body({"content": 5}),
         body({"tool_calls": {}}),
         body({"tool_calls": [{"id": "c1"}]}),
@@ -457,8 +458,11 @@ def test_a_body_that_breaks_the_protocol_is_refused(data: dict[str, Any]) -> Non
 def test_an_error_inside_an_answer_is_raised_with_its_words() -> None:
     with pytest.raises(ModelError, match=r"overloaded \(503\)"):
         decode_response({"error": {"message": "overloaded", "code": 503}})
-    with pytest.raises(ModelError, match="boom"):
-        ChatDecoder().feed("error", '{"message": "boom"}')
+    with pytest.raises(ModelError, match="gone"):
+        decode_response({"object": "error", "message": "gone"})
+    for data in ('{"message": "boom"}', '{"error": "boom"}', "boom"):
+        with pytest.raises(ModelError, match="boom"):
+            ChatDecoder().feed("error", data)
 
 
 def test_a_stream_is_complete_with_a_reason_or_with_its_end_mark() -> None:

@@ -345,6 +345,7 @@ def _is_simple(cls: Any) -> bool:
         and getattr(init, "co_filename", "") == "<string>"  # generated
         and not hasattr(cls, "__post_init__")
         and cls.__new__ is object.__new__
+        and not getattr(cls, "__abstractmethods__", None)
         and cls.__setattr__ is object.__setattr__
         and all(field.init for field in dataclasses.fields(cls))
     )
@@ -520,7 +521,7 @@ _TAKEN: dict[str, dict[type, int]] = {
     "float": {float: _EXACT, int: _CONVERTED},
     "str": {str: _EXACT},
     "text": {str: _CONVERTED},
-    "duration": {int: _CONVERTED, float: _CONVERTED},
+    "duration": {float: _EXACT, int: _CONVERTED},
     "list": {list: _EXACT},
     "set": {list: _EXACT},
     "frozenset": {list: _EXACT},

@@ -14,6 +14,7 @@ import threading
 from ..clock import REAL, source
 from ..errors import (
     AuthenticationError,
+    ConfigError,
     ConnectionFailed,
     ModelError,
     ModelTimeout,
@@ -91,7 +92,8 @@ class _Exchange:
             if not 200 <= self.response.status_code < 300:
                 await self._refused()
         except BaseException as error:  # translated and raised
-            raise self._translated(error) from cause(error)
+            translated = self._translated(error)
+            raise translated from translated.__cause__
 
     async def next(self) -> bytes:
         """The next piece of the body, b"" at its end. Raises `ResponseTooLarge`."""
@@ -104,7 +106,8 @@ class _Exchange:
             else:
                 piece = await self._guard.step(_following(self._pieces))
         except BaseException as error:  # translated and raised
-            raise self._translated(error) from cause(error)
+            translated = self._translated(error)
+            raise translated from translated.__cause__
         if not piece:
             self._pieces = None
         self._size += len(piece)
@@ -209,17 +212,13 @@ class _Exchange:
         headers = self.response.headers
         text = headers.get("retry-after", "")
         waits = [_seconds(headers.get("retry-after-ms", ""), 0.001), _seconds(text, 1)]
-        if text and waits[1] is None:
-            from email.utils import parsedate_to_datetime
-
-            try:
-                waits[1] = max(0.0, parsedate_to_datetime(text).timestamp() - self._client._waiting.now().timestamp())
-            except (ValueError, TypeError, OverflowError):
-                pass  # not a date either
+        if text and waits[1] is None and (moment := _moment(text)) is not None:
+            waits[1] = max(0.0, moment - self._client._waiting.now().timestamp())
         return max((wait for wait in waits if wait is not None), default=None)
 
     def _translated(self, error: BaseException) -> BaseException:
         """The error as the caller shall see it."""
+        original = error
         if isinstance(error, asyncio.CancelledError):
             return error
         if self._guard is not None and self._guard.reason is not None:
@@ -228,6 +227,7 @@ class _Exchange:
             error = failure(error, begun=self.response is not None)
         inner = error.error if isinstance(error, Again) else error
         if isinstance(inner, ModelError):
+            inner.__cause__ = cause(original)
             self._client._finish(inner, self._request, self.response)
         return error
 
@@ -267,6 +267,18 @@ def _seconds(text: str, unit: float) -> float | None:
     return max(0.0, value) if math.isfinite(value) else None
 
 
+def _moment(text: str) -> float | None:
+    """The time that a header gives as a date, which is always one of Greenwich."""
+    from datetime import timezone
+    from email.utils import parsedate_to_datetime
+
+    try:
+        date = parsedate_to_datetime(text)
+        return (date.replace(tzinfo=timezone.utc) if date.tzinfo is None else date).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+
+
 def _utc(timestamp: float) -> str:
     from datetime import datetime, timezone
 
@@ -280,7 +292,12 @@ def _utc(timestamp: float) -> str:
 
 
 class HTTPChatCompletionClient(ChatCompletionClient):
-    """A model behind HTTP. A provider's file derives from it and says how to encode and decode.
+    """A model behind HTTP.
+
+    A provider is a class that derives from this one. It sets `_url` and defines `_request` (an `Ask` becomes a
+    `Request`), `_decode` (a whole body becomes an `Answer`), `_decoder` (what takes the events of a stream in) and
+    `_reasons` (the provider's words for why an answer ends); where they differ from the usual, `_framing` (how a
+    stream is divided into events) and `_complaint` (what an error body says).
 
     Args:
         model: the provider's name of the model.
@@ -305,7 +322,7 @@ class HTTPChatCompletionClient(ChatCompletionClient):
         *,
         model: str,
         model_info: ModelInfo,
-        timeout: float = 600.0,
+        timeout: float | None = 600.0,
         read_timeout: float | None = None,
         connect_timeout: float = 5.0,
         max_retries: int = 2,
@@ -316,6 +333,10 @@ class HTTPChatCompletionClient(ChatCompletionClient):
     ) -> None:
         self._model = model
         self._info = model_info
+        timeout = 600.0 if timeout is None else timeout
+        for name, seconds in (("timeout", timeout), ("connect_timeout", connect_timeout)):
+            if not isinstance(seconds, (int, float)) or not seconds > 0:
+                raise ConfigError(f"{name} must be a number of seconds above 0, not {seconds!r}")
         self._timeout = timeout
         read = timeout if read_timeout is None else min(read_timeout, timeout)
         self._timeouts = (min(connect_timeout, timeout), read)
@@ -529,7 +550,7 @@ class HTTPChatCompletionClient(ChatCompletionClient):
 
 def _is_json(response: Any) -> bool:
     kind: str = response.headers.get("content-type", "")
-    return kind.lower().startswith("application/json")
+    return kind.partition(";")[0].strip().lower() == "application/json"
 
 
 async def _next(exchange: _Exchange, decoder: StreamDecoder) -> bytes:

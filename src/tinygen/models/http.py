@@ -124,6 +124,7 @@ class Lines:
     def __init__(self, keep_alive: float = KEEP_ALIVE) -> None:
         self._httpx, self._core = _httpx()
         self._keep_alive = keep_alive
+        self._closed = False
         self._addresses: dict[str, Any] = {}
         self._idle: dict[Any, list[tuple[Any, Line, float]]] = {}
         self._busy: set[Line] = set()
@@ -155,7 +156,8 @@ class Lines:
             return Reply(answer, partial(self._give, address, connection, line, guard))
 
     def abort(self) -> None:
-        """Close every connection, at once."""
+        """Close every connection, at once and for good."""
+        self._closed = True
         for idle in self._idle.values():
             self._busy.update(line for _, line, _ in idle)
         self._idle.clear()
@@ -168,7 +170,8 @@ class Lines:
     def _address(self, text: str) -> _Address:
         url = self._httpx.URL(text)
         target = self._core.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
-        made = self._addresses[text] = _Address(target, url.netloc, url.host, url.port, url.scheme == "https")
+        name = url.raw_host.decode("ascii")
+        made = self._addresses[text] = _Address(target, url.netloc, name, url.port, url.scheme == "https")
         return made
 
     async def _take(self, address: _Address, timeout: float, guard: Guard) -> tuple[Any, Line, bool]:
@@ -181,6 +184,9 @@ class Lines:
                 return connection, line, True
             line.abort()
         line = await dial(address.name, address.port, _tls() if address.secure else None, timeout, guard)
+        if self._closed:
+            line.abort()
+            raise Closed("the client was closed before the answer came")
         connection = self._core.AsyncHTTP11Connection(origin=address.target.origin, stream=line)
         connection._state_lock = _NoLock()  # each is used by one request at a time; anyio's costs 4 turns of the loop
         return connection, line, False
@@ -188,9 +194,7 @@ class Lines:
     def _give(self, address: _Address, connection: Any, line: Line, guard: Guard) -> None:
         """Take a connection back."""
         guard.line = None
-        if line not in self._busy:
-            return
-        if not connection.is_idle() or not line.alive:
+        if self._closed or not connection.is_idle() or not line.alive:
             self._drop(line)
             return
         self._busy.discard(line)
@@ -339,5 +343,6 @@ def _chain(error: BaseException | None) -> list[BaseException]:
 
 
 def cause(error: BaseException) -> BaseException | None:
+    """What to give as the cause of an error of ours."""
     # what says why a connection failed is kept; what quotes the request is not, it may quote the key
     return error if isinstance(error, OSError) and not isinstance(error, ModelError) else error.__cause__

@@ -253,7 +253,7 @@ def _strict(schema: Any) -> Any:
 
 def decode_response(data: dict[str, Any]) -> Answer:
     """The answer in a whole body. Raises `ProtocolError`; `ModelError` if the body reports an error."""
-    if data.get("error"):
+    if _is_error(data):
         raise_error_in(data)
     choices = expect(data.get("choices"), list, "choices")
     if not choices:
@@ -261,8 +261,8 @@ def decode_response(data: dict[str, Any]) -> Answer:
     choices = [expect(choice, dict, "a choice") or {} for choice in choices]
     choice = next((choice for choice in choices if choice.get("index", 0) == 0), choices[0])
     message = expect(choice.get("message"), dict, "message")
-    if message is None:
-        if choice.get("finish_reason") != "content_filter":
+    if not message:
+        if not choice.get("finish_reason") or (message is None and choice["finish_reason"] != "content_filter"):
             raise ProtocolError("the answer's first choice holds no message")
         message = {}
     calls = expect(message.get("tool_calls"), list, "tool_calls") or []
@@ -276,6 +276,10 @@ def decode_response(data: dict[str, Any]) -> Answer:
     decoder.complete = True
     decoder.end()
     return decoder.whole()
+
+
+def _is_error(data: dict[str, Any]) -> bool:
+    return bool(data.get("error")) or data.get("object") == "error"
 
 
 class ChatDecoder(StreamDecoder):
@@ -296,10 +300,12 @@ class ChatDecoder(StreamDecoder):
                 raise ProtocolError("the stream ended before any piece of an answer came")
             self.done = self.complete = True
             return ""
+        if event == "error" and data.lstrip()[:1] != "{":
+            raise_error_in(data)
         chunk = parse(data, "an event of the stream")
         if "usage" in chunk or "x_groq" in chunk:
             self.take_usage(chunk)
-        if event == "error" or chunk.get("error"):
+        if event == "error" or _is_error(chunk):
             raise_error_in(chunk)
         said = ""
         for choice in expect(chunk.get("choices"), list, "choices") or ():
@@ -490,7 +496,7 @@ class OpenAIChatCompletionClient(HTTPChatCompletionClient):
         add_name_prefixes: bool = False,
         include_name_in_message: bool = True,
         stream_options: Mapping[str, Any] | None = {"include_usage": True},
-        timeout: float = 600.0,
+        timeout: float | None = 600.0,
         read_timeout: float | None = None,
         connect_timeout: float = 5.0,
         max_retries: int = 2,

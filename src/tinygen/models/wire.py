@@ -385,6 +385,8 @@ def short(value: Any) -> str:
 
 def number(value: Any) -> int:
     """A count of tokens; what is not one counts as 0."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0
 
 

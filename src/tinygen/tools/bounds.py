@@ -8,6 +8,7 @@ from contextlib import aclosing
 
 from ..errors import ToolError
 from ..run import GRACE, current_scope
+from .results import error_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 async def bounded(call: Awaitable[T], name: str, timeout: float | None, token: CancellationToken | None) -> T:
     """Await `call`; end it when `token` says so or the time is up, even if it takes no notice."""
     loop = asyncio.get_running_loop()
-    task = asyncio.ensure_future(call)
+    task = asyncio.ensure_future(_without_exit(call))
     over: asyncio.Future[bool] = loop.create_future()  # whether the call has ended, else its time is up
 
     def end(ended: bool) -> None:
@@ -44,6 +45,13 @@ async def bounded(call: Awaitable[T], name: str, timeout: float | None, token: C
             timer.cancel()
     await _stop(task, name)
     raise ToolError(f"tool {name!r} did not answer within {timeout:g} s")
+
+
+async def _without_exit(call: Awaitable[T]) -> T:
+    try:
+        return await call
+    except SystemExit as error:  # out of a task of its own it would end the event loop
+        raise ToolError(error_text(error)) from error
 
 
 async def _stop(task: asyncio.Future[Any], name: str) -> None:
@@ -81,5 +89,4 @@ async def bounded_stream(
                 yield arrived.popleft()
         reader.result()
     finally:
-        if not reader.done():
-            await _stop(reader, name)
+        await _stop(reader, name)

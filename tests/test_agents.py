@@ -1,0 +1,140 @@
+"""Agents of one's own, and the one that stands for a person."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+from agents_for_tests import Counter
+
+from tinygen import (
+    CancellationToken,
+    ConfigError,
+    HandoffMessage,
+    Response,
+    RoundRobinGroupChat,
+    RunLimits,
+    StateError,
+    TextMessage,
+    UserInputRequestedEvent,
+    UserProxyAgent,
+)
+
+
+async def test_an_agent_of_ten_lines_runs_by_itself_and_in_a_team() -> None:
+    agent = Counter("a")
+    assert [message.to_text() for message in (await agent.run(task="x")).messages] == ["x", "a 1"]
+    result = await RoundRobinGroupChat([agent], max_turns=1).run(task="y")
+    assert [message.to_text() for message in result.messages] == ["y", "a 2"]
+
+
+async def test_an_agent_alone_raises_its_own_error() -> None:
+    from agents_for_tests import Failing
+
+    error = KeyError("mine")
+    with pytest.raises(KeyError) as caught:
+        await Failing("a", error).run(task="x")
+    assert caught.value is error
+
+
+class Odd(Counter):
+    """Says something it should not."""
+
+    says: Any = None
+
+    async def on_messages_stream(self, messages: Any, cancellation_token: Any) -> Any:
+        yield self.says
+
+
+@pytest.mark.parametrize("says", [5, None, "text", Response(chat_message="text")])  # type: ignore[arg-type]
+async def test_an_agent_that_says_nonsense_is_named(says: Any) -> None:
+    agent = Odd("odd")
+    agent.says = says
+    with pytest.raises(ConfigError, match=r"agent 'odd' \(Odd\)"):
+        await agent.run(task="x")
+
+
+async def test_an_agent_that_never_answers_is_named() -> None:
+    agent = Odd("odd")
+    agent.says = UserInputRequestedEvent(request_id="1", source="odd")
+    with pytest.raises(ConfigError, match="ended its turn without a Response"):
+        await agent.run(task="x")
+
+
+async def test_the_state_of_an_agent_without_one_is_empty_and_checked() -> None:
+    agent = Counter("a")
+    assert await agent.save_state() == {"type": "BaseState", "version": "1.0.0"}
+    with pytest.raises(StateError, match="unknown key 'x'"):
+        await agent.load_state({"type": "BaseState", "version": "1.0.0", "x": 1})
+
+
+async def test_a_handoff_is_answered_with_a_handoff_back() -> None:
+    asked: list[str] = []
+
+    def ask(prompt: str) -> str:
+        asked.append(prompt)
+        return "take it"
+
+    agent = UserProxyAgent("user", input_func=ask)
+    handoff = HandoffMessage(content="yours", target="user", source="bob")
+    answer = (await agent.run(task=handoff)).messages[-1]
+    assert isinstance(answer, HandoffMessage)
+    assert (answer.target, answer.content) == ("bob", "take it")
+    assert asked == ["Handoff received from bob. Enter your response: "]
+
+
+async def test_a_handoff_to_somebody_else_is_refused() -> None:
+    agent = UserProxyAgent("user", input_func=lambda prompt: "x")
+    with pytest.raises(ConfigError, match="was given a handoff to 'eve'"):
+        await agent.run(task=HandoffMessage(content="yours", target="eve", source="bob"))
+
+
+async def test_an_input_function_can_tell_which_request_it_answers() -> None:
+    seen: list[str] = []
+
+    async def ask(prompt: str, token: CancellationToken | None) -> str:
+        seen.append(UserProxyAgent.InputRequestContext.request_id())
+        return "x"
+
+    result = await UserProxyAgent("user", input_func=ask).run(task="q")
+    assert isinstance(result.messages[1], UserInputRequestedEvent)
+    assert seen == [result.messages[1].request_id]
+    with pytest.raises(RuntimeError, match="only be called by the input_func"):
+        UserProxyAgent.InputRequestContext.request_id()
+
+
+async def test_an_input_function_that_fails_fails_the_run_with_its_own_error() -> None:
+    def ask(prompt: str) -> str:
+        raise EOFError("no terminal")
+
+    with pytest.raises(EOFError, match="no terminal"):
+        await UserProxyAgent("user", input_func=ask).run(task="q")
+
+
+async def test_a_person_who_does_not_answer_does_not_hold_a_run() -> None:
+    never = threading.Event()
+
+    def ask(prompt: str) -> str:
+        never.wait(20)
+        return "too late"
+
+    result = await UserProxyAgent("user", input_func=ask).run(task="q", limits=RunLimits(timeout=0.05))
+    never.set()
+    assert result.stop_reason == "limit reached: timeout (0.05 s)"
+
+
+async def test_a_handle_answers_the_person_of_its_run() -> None:
+    team = RoundRobinGroupChat([UserProxyAgent("user"), Counter("a")], max_turns=2)
+    handle = team.start(task="q")
+    async for event in handle:
+        if event.kind == "input" and event.phase == "start":
+            await asyncio.sleep(0)
+            handle.answer(event.data["request"]["request_id"], "hello")
+    assert [message.to_text() for message in (await handle).messages] == ["q", "", "hello", "a 1"]
+
+
+async def test_a_message_is_a_task_too() -> None:
+    result = await Counter("a").run(task=TextMessage(content="x", source="u"))
+    assert result.messages[0].source == "u"

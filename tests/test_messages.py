@@ -1,0 +1,161 @@
+"""Records: declared with bare annotations, compared by value, known by their tag, dumped in AutoGen's shapes."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Literal
+
+import pytest
+
+from tinygen import (
+    AssistantMessage,
+    BaseChatMessage,
+    DecodeError,
+    FunctionCall,
+    HandoffMessage,
+    Image,
+    MultiModalMessage,
+    Record,
+    RequestUsage,
+    StructuredMessage,
+    TaskResult,
+    TextMessage,
+    UserMessage,
+)
+
+AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@dataclass
+class Out:
+    x: int
+
+
+class Vote(BaseChatMessage):
+    """A message type of one's own."""
+
+    choice: str
+    type: Literal["Vote"] = "Vote"
+
+    def to_text(self) -> str:
+        return self.choice
+
+    def to_model_text(self) -> str:
+        return self.choice
+
+
+def test_a_text_message_has_autogens_json_shape() -> None:
+    message = TextMessage(id="1", content="hi", source="u", created_at=AT, models_usage=RequestUsage(1, 2))
+    assert message.dump() == {
+        "id": "1",
+        "source": "u",
+        "models_usage": {"prompt_tokens": 1, "completion_tokens": 2},
+        "metadata": {},
+        "created_at": "2026-01-02T03:04:05Z",
+        "content": "hi",
+        "type": "TextMessage",
+    }
+
+
+def test_a_handoff_dumps_its_context_by_type() -> None:
+    context = [
+        AssistantMessage(content=[FunctionCall("1", "{}", "f")], source="a"),
+        UserMessage(content="u", source="b"),
+    ]
+    message = HandoffMessage(content="over", target="b", source="a", context=context)
+    dumped = message.dump()["context"]
+    assert dumped[0] == {
+        "content": [{"id": "1", "arguments": "{}", "name": "f"}],
+        "thought": None,
+        "source": "a",
+        "type": "AssistantMessage",
+    }
+    assert HandoffMessage.load(message.dump()) == message
+
+
+def test_a_message_type_of_ones_own_loads_through_its_base() -> None:
+    vote = Vote(choice="yes", source="a")
+    result = TaskResult(messages=[vote, TextMessage(content="x", source="b")])
+    assert TaskResult.model_validate_json(result.model_dump_json()) == result
+
+
+def test_a_structured_message_is_a_class_of_its_own() -> None:
+    message = StructuredMessage[Out](content=Out(1), source="a", format_string="x={x}")
+    assert StructuredMessage[Out] is StructuredMessage[Out]
+    assert isinstance(message, StructuredMessage)
+    assert (message.type, message.to_text()) == ("StructuredMessage[Out]", "x=1")
+    assert message.to_model_message().content == '{"x":1}'
+    assert BaseChatMessage.load(message.dump()) == message
+
+
+def test_a_structured_message_survives_pickling_and_copying() -> None:
+    message = StructuredMessage[Out](content=Out(1), source="a")
+    for twin in (pickle.loads(pickle.dumps(message)), copy.deepcopy(message), message.model_copy(deep=True)):
+        assert twin == message
+        assert type(twin) is StructuredMessage[Out]
+
+
+def test_records_answer_to_pydantics_names() -> None:
+    message = TextMessage(content="hi", source="u")
+    assert TextMessage.model_validate(message.model_dump()) == message
+    assert TextMessage.model_validate(message) is message
+    assert json.loads(message.model_dump_json())["content"] == "hi"
+    assert message.model_copy(update={"content": "ho"}).content == "ho"
+    assert "models_usage" not in message.model_dump(exclude_none=True)
+    assert set(message.model_dump(include={"id", "content"})) == {"id", "content"}
+    assert TextMessage.model_json_schema()["required"][0] == "source"
+
+
+def test_records_compare_by_value_and_are_not_hashable() -> None:
+    assert RequestUsage(1, 2) == RequestUsage(1, 2) != RequestUsage(2, 1)
+    assert TextMessage(id="1", content="x", source="u", created_at=AT) != Vote(
+        id="1", choice="x", source="u", created_at=AT
+    )
+    with pytest.raises(TypeError):
+        hash(RequestUsage(1, 2))
+
+
+def test_a_record_prints_its_fields() -> None:
+    assert repr(RequestUsage(1, 2)) == "RequestUsage(prompt_tokens=1, completion_tokens=2)"
+
+
+def test_a_wrong_field_name_is_refused_by_the_constructor() -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'contents'"):
+        TextMessage(contents="x", source="u")  # type: ignore[call-arg]
+
+
+def test_what_does_not_load_says_where() -> None:
+    dumped = TaskResult(messages=[TextMessage(content="x", source="u")]).dump()
+    dumped["messages"][0]["content"] = 5
+    with pytest.raises(DecodeError, match=r"\$\.messages\[0\]\.content"):
+        TaskResult.load(dumped)
+
+
+def test_a_record_of_ones_own_need_not_be_a_message() -> None:
+    class Point(Record):
+        x: int
+        y: int = 0
+
+    assert Point.load(Point(x=1).dump()) == Point(x=1)
+
+
+def test_pictures_keep_their_bytes() -> None:
+    picture = Image(PNG)
+    assert Image.from_uri(picture.data_uri) == Image.from_base64(picture.to_base64()) == picture
+    assert picture.to_openai_format("low")["image_url"]["detail"] == "low"
+    message = MultiModalMessage(content=["see", picture], source="u")
+    assert MultiModalMessage.load(message.dump()) == message
+    assert (message.to_text(), message.to_model_text()) == ("see\n<image>", "see\n[image]")
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://x/y.png", "data:image/gif;base64,AAAA", "data:image/png;base64,!!", "", "data:,x"]
+)
+def test_a_uri_that_holds_no_picture_is_refused(uri: str) -> None:
+    with pytest.raises(ValueError):
+        Image.from_uri(uri)

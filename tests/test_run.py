@@ -1,0 +1,240 @@
+"""The run as a scope: fan-out, places, limits of nested runs, streams, what is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from typing import Any
+
+import pytest
+from agents_for_tests import Counter, speaker
+
+from tinygen import (
+    AssistantAgent,
+    CancellationToken,
+    ReplayChatCompletionClient,
+    RoundRobinGroupChat,
+    RunLimits,
+    Suspended,
+    TaskResult,
+    effect,
+    fan_out,
+    listen,
+)
+from tinygen.clock import pinned
+from tinygen.run import Ledger, current_scope
+
+
+async def test_branches_give_their_results_in_the_order_they_were_named() -> None:
+    gate = asyncio.Event()
+
+    async def late() -> str:
+        await gate.wait()
+        return "late"
+
+    async def early() -> str:
+        gate.set()
+        return "early"
+
+    assert await fan_out([("a", late), ("b", early)]) == ["late", "early"]
+
+
+async def test_a_failing_branch_cancels_the_others_and_is_raised() -> None:
+    ended: list[str] = []
+
+    async def waits() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("waits")
+
+    async def fails() -> None:
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        await fan_out([("a", waits), ("b", fails)])
+    await asyncio.sleep(0)
+    assert ended == ["waits"]
+
+
+async def test_a_suspending_branch_lets_the_others_finish() -> None:
+    done: list[int] = []
+
+    async def asks() -> None:
+        raise Suspended
+
+    async def works() -> None:
+        await asyncio.sleep(0)
+        done.append(1)
+
+    with pytest.raises(Suspended):
+        await fan_out([("a", asks), ("b", works)])
+    assert done == [1]
+
+
+async def test_no_branches_are_no_work() -> None:
+    assert await fan_out([]) == []
+
+
+class Places(Counter):
+    """Says where it works."""
+
+    async def on_messages(self, messages: Any, cancellation_token: Any) -> Any:
+        response = await super().on_messages(messages, cancellation_token)
+        scope = current_scope()
+        assert scope is not None
+        response.chat_message.content = scope.place
+        return response
+
+
+async def test_places_are_paths_of_names_that_do_not_depend_on_time() -> None:
+    inner = RoundRobinGroupChat([Places("p")], max_turns=1, name="inner")
+    team = RoundRobinGroupChat([Places("a"), inner], max_turns=3, name="team")
+    first, again = await team.run(task="x"), await team.session().run(task="x")
+    places = [message.to_text() for message in first.messages[1:]]
+    assert places == ["team/turn 1/a@1", "team/turn 2/inner@1/inner@1/turn 1/p@1", "team/turn 3/a@1"]
+    assert [message.to_text() for message in again.messages[1:]] == places
+
+
+async def test_ids_are_unique_across_runs_and_sessions() -> None:
+    team = RoundRobinGroupChat([Counter("a"), Counter("b")], max_turns=4)
+    results = await asyncio.gather(*(team.session().run(task="x") for _ in range(20)))
+    results.append(await team.run(task="x"))
+    results.append(await team.run(task="x"))
+    ids = [message.id for result in results for message in result.messages]
+    assert len(set(ids)) == len(ids)
+
+
+async def test_pinned_time_and_ids_make_two_runs_identical() -> None:
+    results = []
+    for _ in range(2):
+        with pinned(7):
+            results.append(await RoundRobinGroupChat([speaker("a"), speaker("b")], max_turns=2).run(task="x"))
+    assert results[0] == results[1]
+
+
+def test_a_ledger_charges_its_parents() -> None:
+    from tinygen import LimitReached, RequestUsage
+
+    outer = Ledger(RunLimits(model_calls=2))
+    inner = Ledger(RunLimits(), outer)
+    inner.admit("model")
+    inner.charge(RequestUsage(3, 4))
+    inner.admit("model")
+    with pytest.raises(LimitReached, match="model_calls") as caught:
+        inner.admit("model")
+    assert caught.value.ledger is outer
+    assert (outer.prompt_tokens, outer.completion_tokens, inner.model_calls) == (3, 4, 2)
+
+
+async def test_a_priced_model_is_stopped_by_cost() -> None:
+    info = {**ReplayChatCompletionClient([]).model_info, "price": {"prompt": 1e6, "completion": 1e6}}
+    model = ReplayChatCompletionClient(lambda request: "one two", model_info=info)  # type: ignore[arg-type]
+    team = RoundRobinGroupChat([AssistantAgent("a", model)])
+    result = await team.run(task="x", limits=RunLimits(cost=20))
+    assert str(result.stop_reason).startswith("limit reached: cost (")
+
+
+async def test_an_effect_outside_a_run_is_a_plain_call() -> None:
+    assert await effect("note", object(), lambda: asyncio.sleep(0, 5)) == 5
+
+
+async def test_a_stream_begins_with_its_first_step() -> None:
+    team = RoundRobinGroupChat([Counter("a")], max_turns=1)
+    stream = team.run_stream(task="x")
+    assert team._live is None
+    await stream.__anext__()
+    assert team._live is not None
+    await stream.aclose()
+
+
+async def test_a_closed_stream_gives_nothing_more() -> None:
+    stream = RoundRobinGroupChat([Counter("a")], max_turns=1).run_stream(task="x")
+    await stream.__anext__()
+    await stream.aclose()
+    assert [item async for item in stream] == []
+
+
+async def test_the_next_run_waits_for_one_whose_stream_was_dropped() -> None:
+    team = RoundRobinGroupChat([Counter("a")], max_turns=500)
+    async for _ in team.run_stream(task="x"):
+        break
+    gc.collect()
+    assert (await team.run(task="y", limits=RunLimits(messages=3))).messages[0].to_text() == "y"
+
+
+async def test_a_token_cancelled_before_the_run_lets_nothing_begin() -> None:
+    token, member = CancellationToken(), Counter("a")
+    token.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await RoundRobinGroupChat([member]).run(task="x", cancellation_token=token)
+    assert not member.heard
+
+
+async def test_a_long_lived_token_forgets_the_runs_it_was_given_to() -> None:
+    token, team = CancellationToken(), RoundRobinGroupChat([Counter("a")], max_turns=1)
+    for _ in range(10):
+        await team.run(task="x", cancellation_token=token)
+    assert not token._callbacks
+
+
+async def test_what_an_abandoned_call_does_later_is_refused() -> None:
+    released, late = asyncio.Event(), []
+
+    async def deaf() -> str:
+        """Goes on after its run has ended."""
+        while not released.is_set():
+            try:
+                await released.wait()
+            except asyncio.CancelledError:
+                pass
+        try:
+            await effect("note", "late", lambda: asyncio.sleep(0, "written"))
+        except asyncio.CancelledError as refused:
+            late.append(str(refused))
+        return ""
+
+    from tinygen import FunctionCall
+
+    model = ReplayChatCompletionClient([[FunctionCall("1", "{}", "deaf")]])
+    result = await AssistantAgent("a", model, tools=[deaf]).run(task="x", limits=RunLimits(timeout=0.02))
+    assert len(result.abandoned) == 1
+    released.set()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert late == ["the run 'a' has ended"]
+
+
+async def test_listeners_are_told_of_runs_begun_inside_the_block_only() -> None:
+    events: list[Any] = []
+    team = RoundRobinGroupChat([Counter("a")], max_turns=1)
+    with listen(events.append):
+        await team.run(task="x")
+    told = len(events)
+    await team.run(task="x")
+    assert told == len(events) > 0
+    assert [event.phase for event in events if event.kind == "run"] == ["start", "end"]
+
+
+async def test_a_thousand_short_runs_leave_no_tasks_and_little_memory() -> None:
+    import tracemalloc
+
+    team = RoundRobinGroupChat([Counter("a")], max_turns=1)
+
+    async def burst() -> None:
+        for _ in range(300):
+            session = team.session()
+            async for item in session.run_stream(task="x"):
+                assert not isinstance(item, TaskResult) or item.stop_reason
+
+    await burst()
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        await burst()
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] - before < 100_000
+    finally:
+        tracemalloc.stop()
+    assert len(asyncio.all_tasks()) <= 2
