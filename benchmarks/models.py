@@ -164,20 +164,20 @@ def _bare(kind: str, body: bytes, times: int, stream: bool = False, parse: bool 
     return asyncio.run(run())
 
 
-def _ours(kind: str, messages: list[Any], times: int, stream: bool = False, token: bool = False) -> float:
+def _ours(kind: str, messages: list[Any], times: int, stream: bool = False) -> float:
     from tinygen.cancellation import CancellationToken
+
+    token = CancellationToken()  # as agents give one
 
     async def run() -> float:
         async with _client(kind) as client:
 
             async def whole() -> None:
-                given = CancellationToken() if token else None
-                assert (await client.create(messages, cancellation_token=given)).content
+                assert (await client.create(messages, cancellation_token=token)).content
 
             async def events() -> None:
                 count = 0
-                given = CancellationToken() if token else None
-                async for _ in client.create_stream(messages, cancellation_token=given):
+                async for _ in client.create_stream(messages, cancellation_token=token):
                     count += 1
                 assert count == CHUNKS + 1
 

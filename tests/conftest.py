@@ -25,33 +25,36 @@ settings.register_profile("explore", settings.get_profile("default"), derandomiz
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
-def pytest_collection_finish() -> None:
-    gc.collect()
-    gc.freeze()  # so that the collection after each asynchronous test looks at that test's objects alone
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
-    test = pyfuncitem.obj
+    test, unseen = pyfuncitem.obj, []
     if inspect.iscoroutinefunction(test):
-        pyfuncitem.obj = _synchronous(test)
+        pyfuncitem.obj = _synchronous(test, unseen)
     elif inspect.iscoroutinefunction(getattr(getattr(test, "hypothesis", None), "inner_test", None)):
-        test.hypothesis.inner_test = _synchronous(test.hypothesis.inner_test)
-    return (yield)
+        test.hypothesis.inner_test = _synchronous(test.hypothesis.inner_test, unseen)
+    else:
+        return (yield)
+    gc.freeze()  # so that the collection below looks at this test's objects alone, which takes no time
+    try:
+        result = yield
+        gc.collect()  # a task whose exception nobody asked for reports it when it is dropped
+    finally:
+        gc.unfreeze()
+    assert not unseen, f"failures nobody saw: {unseen}"
+    return result
 
 
-def _synchronous(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+def _synchronous(test: Callable[..., Awaitable[None]], unseen: list[Any]) -> Callable[..., None]:
     @wraps(test)
     def run(*args: Any, **kwargs: Any) -> None:
-        asyncio.run(_bounded(test(*args, **kwargs)))
+        asyncio.run(_bounded(test(*args, **kwargs), unseen))
 
     del run.__wrapped__  # else it passes for a coroutine function still
     return run
 
 
-async def _bounded(test: Awaitable[None]) -> None:
-    """Run `test`; fail if it takes too long, leaves tasks behind or lets a task's exception go unseen."""
-    unseen: list[dict[str, Any]] = []
+async def _bounded(test: Awaitable[None], unseen: list[Any]) -> None:
+    """Run `test`; fail if it takes too long or leaves tasks behind. Failures that nobody awaits go to `unseen`."""
     asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context))
     task = asyncio.ensure_future(test)
     done, _ = await asyncio.wait({task}, timeout=BOUND)
@@ -61,12 +64,10 @@ async def _bounded(test: Awaitable[None]) -> None:
         await asyncio.wait({task}, timeout=GRACE)
         pytest.fail(f"not finished after {BOUND:g} s; tasks:{where}")
     task.result()
-    del task, done
-    if left := asyncio.all_tasks() - {asyncio.current_task()}:
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    if left:
         _, left = await asyncio.wait(left, timeout=GRACE)
     assert not left, f"tasks left behind: {left}"
-    gc.collect()  # a task whose exception nobody asked for reports it when it is dropped
-    assert not unseen, f"failures nobody saw: {unseen}"
 
 
 def _only_this_machine(event: str, args: tuple[Any, ...]) -> None:

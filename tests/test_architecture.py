@@ -23,12 +23,12 @@ PACKAGE = ROOT / "src" / "tinygen"
 # A module imports from rows above its own in this list, and in its own row from what stands to its left.
 ROWS = [
     "clock errors codec messages cancellation telemetry run journal component",
-    "models memory model_context tools code_executors conditions addresses actors runner",
-    "agents assistant runtime",
+    "models model_context memory tools code_executors conditions addresses actors runner",
+    "agents toolbox assistant runtime",
     "teams graph magentic",
     "ui __main__",
 ]
-STRANGERS = {("runtime", "agents"), ("runtime", "assistant")}  # neighbours that do not know each other even so
+STRANGERS = {("runtime", each) for each in ("agents", "toolbox", "assistant")}  # neighbours that do not know each other
 ALLOWED = {  # against the rows or in a circle; inside a function only
     (
         "codec/shapes.py",
@@ -44,8 +44,8 @@ THIRD_PARTIES = {
     "httpx2": {"models/http.py"},
     "httpcore": {"models/http.py"},
     "PIL": {"messages.py"},
-    "typing": {"codec/shapes.py", "tools.py"},
-    "typing_extensions": {"codec/shapes.py", "tools.py"},
+    "typing": {"codec/shapes.py", "tools/functions.py"},
+    "typing_extensions": {"codec/shapes.py", "tools/functions.py"},
 }
 NEWER = {"annotationlib"}  # of a standard library younger than the oldest Python we run on
 CLOCKS = {
@@ -57,9 +57,7 @@ CLOCKS = {
 RANDOM = {"random", "uuid", "secrets"}
 REFUSED_MODULES = {"pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "imp"}
 REFUSED_CALLS = {"eval", "exec", "compile", "__import__"}
-GENERATES = {
-    "codec/decoding.py": "the source of a decoder: field names of a class and fixed text, never data"
-}
+GENERATES = {"codec/decoding.py": "the source of a decoder: field names of a class and fixed text, never data"}
 REFUSED_ASYNCIO = {"timeout", "timeout_at", "TaskGroup", "Runner", "Barrier", "wait_for"}
 LONGEST_FUNCTION = 60
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import datetime as dt
 import enum
+import functools
+import operator
 from dataclasses import dataclass, field, make_dataclass
 from datetime import timedelta, timezone
 from decimal import Decimal
-from typing import Annotated, Any, Literal, Optional, Union
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import annotated_types
@@ -94,7 +96,7 @@ def _containers(items: st.SearchStrategy[Typed]) -> st.SearchStrategy[Typed]:
         st.lists(items, max_size=3).map(_fixed_tuple),
         st.lists(items, max_size=3).map(_dataclass),
         st.lists(items, min_size=1, max_size=3).map(_typed_dict),
-        items.map(lambda item: Typed(Optional[item.tp], st.none() | item.values, "any", item.hashable)),
+        items.map(lambda item: Typed(item.tp | None, st.none() | item.values, "any", item.hashable)),
         st.lists(items, min_size=2, max_size=4, unique_by=lambda item: item.kind).map(_union),
     )
 
@@ -118,7 +120,7 @@ def _typed_dict(items: list[Typed]) -> Typed:
 
 def _union(items: list[Typed]) -> Typed:
     items = [item for item in items if item.kind != "any"] or items[:1]
-    tp = Union[tuple(item.tp for item in items)]
+    tp = functools.reduce(operator.or_, (item.tp for item in items))
     return Typed(tp, st.one_of(*(item.values for item in items)), "any", all(item.hashable for item in items))
 
 

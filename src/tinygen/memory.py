@@ -12,6 +12,7 @@ from enum import Enum
 from .component import Component
 from .errors import ConfigError, DecodeError, StateError
 from .messages import Image, MemoryContent, Record, SystemMessage
+from .model_context import UnboundedChatCompletionContext
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from .cancellation import CancellationToken
     from .component import Memo
     from .messages import LLMMessage
+    from .model_context import ChatCompletionContext
 
 
 class MemoryMimeType(str, Enum):
@@ -60,7 +62,7 @@ class Memory(Component):
 
     async def recall(self, messages: Sequence[LLMMessage]) -> list[MemoryContent]:
         """What a model should know when it is sent these messages."""
-        scratch = _Scratch(messages)
+        scratch = UnboundedChatCompletionContext(list(messages))
         update = await self.update_context(scratch)
         given = set(map(id, messages))
         said = "\n".join(_text_of(message) for message in scratch._messages if id(message) not in given)
@@ -70,8 +72,8 @@ class Memory(Component):
         # update_context is a subclass's own and says it in its own words: these are what the model shall read
         return [MemoryContent(content=said.strip(), mime_type=MemoryMimeType.TEXT)] if said else []
 
-    async def update_context(self, model_context: Any) -> UpdateContextResult:
-        """Add what is known about the conversation in a `ChatCompletionContext` to it, as a system message."""
+    async def update_context(self, model_context: ChatCompletionContext) -> UpdateContextResult:
+        """Add what is known about the conversation in `model_context` to it, as a system message."""
         messages = await model_context.get_messages()
         found = await self.query(_text_of(messages[-1]) if messages else "")
         if found.results:
@@ -178,22 +180,6 @@ class ListMemory(Memory):
         twin = super()._renew(memo)
         twin._contents = self._contents.copy()
         return twin
-
-
-class _Scratch:
-    """Stands in for a `ChatCompletionContext` where only what is added to it matters."""
-
-    def __init__(self, messages: Sequence[LLMMessage]) -> None:
-        self._messages = list(messages)
-
-    async def add_message(self, message: LLMMessage) -> None:
-        self._messages.append(message)
-
-    async def get_messages(self) -> list[LLMMessage]:
-        return self._messages.copy()
-
-    async def clear(self) -> None:
-        self._messages = []
 
 
 def memory_text(contents: Sequence[MemoryContent]) -> str:

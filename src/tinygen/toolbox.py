@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 
 from .errors import ConfigError, ProtocolError
 from .journal import effect
@@ -137,10 +138,11 @@ class Toolbox:
         try:
             if say is None or not isinstance(workbench, StaticStreamWorkbench):
                 return await workbench.call_json(call.name, call.arguments, token, call.id)
-            async for item in workbench.call_json_stream(call.name, call.arguments, token, call.id):
-                if isinstance(item, ToolResult):
-                    return item
-                say(item)
+            async with aclosing(workbench.call_json_stream(call.name, call.arguments, token, call.id)) as stream:
+                async for item in stream:
+                    if isinstance(item, ToolResult):
+                        return item
+                    say(item)
             raise ProtocolError(f"tool {call.name!r} ended without a result")
         except asyncio.CancelledError:
             if token.is_cancelled():

@@ -26,6 +26,7 @@ from tinygen.messages import (
     SystemMessage,
     UserMessage,
 )
+from tinygen.models.families import known_info
 from tinygen.models.openai import (
     REASONS,
     AzureOpenAIChatCompletionClient,
@@ -33,7 +34,6 @@ from tinygen.models.openai import (
     OpenAIChatCompletionClient,
     decode_response,
     encode_message,
-    model_info,
     response_format,
 )
 from tinygen.models.wire import MessageTexts, one_system_message
@@ -537,11 +537,11 @@ def test_arguments_nested_beyond_reason_are_refused() -> None:
 
 
 def test_what_is_known_of_a_model_comes_from_its_name() -> None:
-    assert model_info("gpt-4o-mini-2024-07-18")["family"] == "gpt-4o"
-    assert model_info("openai/gpt-3.5-turbo")["vision"] is False
-    assert model_info("gemini-2.5-pro")["multiple_system_messages"] is False
-    assert model_info("deepseek/deepseek-r1")["family"] == "r1"
-    unknown = model_info("my-own-model")
+    assert known_info("gpt-4o-mini-2024-07-18")["family"] == "gpt-4o"
+    assert known_info("openai/gpt-3.5-turbo")["vision"] is False
+    assert known_info("gemini-2.5-pro")["multiple_system_messages"] is False
+    assert known_info("deepseek/deepseek-r1")["family"] == "r1"
+    unknown = known_info("my-own-model")
     assert (unknown["family"], unknown["vision"], unknown["function_calling"]) == ("unknown", True, True)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from loopback import Loopback, Reply, pieces
 from shared_data import needs_shared, shared
-from tinygen.errors import AuthenticationError, ConfigError, ModelError, RateLimitError, RequestError, ServerError
+from tinygen.errors import AuthenticationError, ModelError, RateLimitError, RequestError, ServerError
 from tinygen.messages import (
     AssistantMessage,
     CreateResult,
@@ -237,8 +237,3 @@ async def test_every_recorded_refusal_is_the_right_error(exchange: dict[str, Any
     assert failed.value.request_id == headers.get("x-request-id", headers.get("apim-request-id"))
     if "retry-after" in headers:
         assert failed.value.retry_after == float(headers["retry-after"])
-
-
-def test_the_helper_does_not_hide_configuration_errors() -> None:
-    with pytest.raises(ConfigError):
-        OpenAIChatCompletionClient(model="m", api_key="k", messages=[])

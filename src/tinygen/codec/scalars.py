@@ -63,9 +63,10 @@ def decode_any(data: Any) -> Any:
 
 
 def decode_duration(data: Any) -> timedelta:
+    seconds = decode_float(data)
     try:
-        return timedelta(seconds=decode_float(data))
-    except OverflowError:
+        return timedelta(seconds=seconds)
+    except (OverflowError, ValueError):
         raise expected("a number of seconds that a timedelta can hold", data) from None
 
 

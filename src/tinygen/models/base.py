@@ -29,7 +29,7 @@ from . import ChatCompletionClient
 from .http import BODY_LIMIT, Again, Cut, Pool, cause, failure, send_through
 from .lines import Guard
 from .sse import EventDecoder
-from .wire import ask, complaint, parse, start_of
+from .wire import checked_ask, complaint, parse, start_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -117,9 +117,9 @@ class _Exchange:
 
     async def body(self) -> str:
         """The whole body. Raises `ResponseTooLarge`."""
-        promised = self.response.headers.get("content-length", "")
-        if promised.isdigit() and int(promised) > BODY_LIMIT:
-            raise ResponseTooLarge(f"the answer has {int(promised):,} bytes, more than {BODY_LIMIT:,}")
+        promised = _positive(self.response.headers.get("content-length", ""), 1)
+        if promised and promised > BODY_LIMIT:
+            raise ResponseTooLarge(f"the answer has {promised:,.0f} bytes, more than {BODY_LIMIT:,}")
         parts = []
         while piece := await self.next():
             parts.append(piece)
@@ -162,7 +162,8 @@ class _Exchange:
                 f"max_retry_wait={client._max_retry_wait:g}, so try again then.",
             ) from error.__cause__
         if loop.time() + wait > self._deadline:
-            raise _worded(error, f"Another attempt would come after the deadline (timeout={client._timeout:g}).")
+            late = f"Another attempt would come after the deadline (timeout={client._timeout:g})."
+            raise _worded(error, late) from error.__cause__
         guard = self._watch()
         try:
             await guard.step(_awaited(client._waiting.sleep(wait)))
@@ -211,7 +212,7 @@ class _Exchange:
         """The longer wait of the headers `retry-after-ms` and `retry-after`, as far as they make sense."""
         headers = self.response.headers
         text = headers.get("retry-after", "")
-        waits = [_seconds(headers.get("retry-after-ms", ""), 0.001), _seconds(text, 1)]
+        waits = [_positive(headers.get("retry-after-ms", ""), 0.001), _positive(text, 1)]
         if text and waits[1] is None and (moment := _moment(text)) is not None:
             waits[1] = max(0.0, moment - self._client._waiting.now().timestamp())
         return max((wait for wait in waits if wait is not None), default=None)
@@ -259,7 +260,7 @@ def _worded(error: ModelError, addition: str) -> ModelError:
     return error
 
 
-def _seconds(text: str, unit: float) -> float | None:
+def _positive(text: str, unit: float) -> float | None:
     try:
         value = float(text) * unit
     except ValueError:
@@ -390,7 +391,7 @@ class HTTPChatCompletionClient(ChatCompletionClient):
         cancellation_token: CancellationToken | None = None,
     ) -> CreateResult:
         """Ask once; see `ChatCompletionClient.create`. Raises `ModelError`, `ConfigError`."""
-        asked = ask(messages, tools, tool_choice, json_output, extra_create_args, stream=False, info=self._info)
+        asked = checked_ask(messages, tools, tool_choice, json_output, extra_create_args, stream=False, info=self._info)
         request = await self._request(asked)
         exchange = _Exchange(self, request, cancellation_token)
         while True:
@@ -417,7 +418,7 @@ class HTTPChatCompletionClient(ChatCompletionClient):
         cancellation_token: CancellationToken | None = None,
     ) -> AsyncGenerator[str | CreateResult, None]:
         """Ask once, and get the text as it comes; the last item is the `CreateResult`. Raises `ModelError`."""
-        asked = ask(messages, tools, tool_choice, json_output, extra_create_args, stream=True, info=self._info)
+        asked = checked_ask(messages, tools, tool_choice, json_output, extra_create_args, stream=True, info=self._info)
         request = await self._request(asked)
         exchange = _Exchange(self, request, cancellation_token)
         while True:

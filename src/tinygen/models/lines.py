@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from contextvars import Context
+from functools import partial
 
 from ..errors import ConnectionFailed, ModelTimeout
 
@@ -208,8 +209,10 @@ class Guard:
         start = self._loop.create_task
         task = self._task = start(work) if context is None else context.run(start, work)
         timer = None if timeout is None else self._loop.call_later(timeout, task.cancel, context=Context())
+        ended = self._loop.create_future()
+        task.add_done_callback(partial(_tell, ended), context=Context())
         try:
-            await asyncio.wait({task})
+            await ended
         finally:
             self._task = None
             if timer:
@@ -223,6 +226,11 @@ class Guard:
         if task.cancelled():
             raise asyncio.TimeoutError(f"not done after {timeout or 0:g} s")
         return task.result()
+
+
+def _tell(waiter: asyncio.Future[None], _: object) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 async def dial(host: str, port: int, tls: ssl.SSLContext | None, timeout: float, guard: Guard) -> Line:

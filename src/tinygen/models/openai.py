@@ -21,8 +21,9 @@ from ..messages import (
     TopLogprob,
     UserMessage,
 )
-from . import COMPATIBLE, permissive
+from . import COMPATIBLE
 from .base import HEADERS, HTTPChatCompletionClient
+from .families import checked_info, known_info, window
 from .wire import (
     Answer,
     MessageTexts,
@@ -34,6 +35,7 @@ from .wire import (
     parse,
     raise_error_in,
     short,
+    strict_schema,
     written,
 )
 
@@ -65,52 +67,7 @@ _ROUTES = (
     ("Llama-", "https://api.llama.com/compat/v1", "LLAMA_API_KEY"),
 )
 
-# beginning of a name, family, tokens of the context window, what the model cannot do
-_MODELS = (
-    ("gpt-5", "gpt-5", 400_000, ()),
-    ("gpt-4.1", "gpt-41", 1_047_576, ()),
-    ("gpt-4.5", "gpt-45", 128_000, ()),
-    ("gpt-4o", "gpt-4o", 128_000, ()),
-    ("gpt-4-turbo", "gpt-4", 128_000, ("structured_output",)),
-    ("gpt-4", "gpt-4", 8_192, ("vision", "structured_output")),
-    ("gpt-3.5", "gpt-35", 16_385, ("vision", "structured_output")),
-    ("o1-mini", "o1", 128_000, ("vision", "function_calling", "structured_output")),
-    ("o1", "o1", 200_000, ()),
-    ("o3-mini", "o3", 200_000, ("vision",)),
-    ("o3", "o3", 200_000, ()),
-    ("o4", "o4", 200_000, ()),
-    ("gemini-1.5-flash", "gemini-1.5-flash", 1_048_576, ("multiple_system_messages",)),
-    ("gemini-1.5-pro", "gemini-1.5-pro", 2_097_152, ("multiple_system_messages",)),
-    ("gemini-2.0-flash", "gemini-2.0-flash", 1_048_576, ("multiple_system_messages",)),
-    ("gemini-2.5-flash", "gemini-2.5-flash", 1_048_576, ("multiple_system_messages",)),
-    ("gemini-2.5-pro", "gemini-2.5-pro", 1_048_576, ("multiple_system_messages",)),
-    ("claude-3-haiku", "claude-3-haiku", 200_000, ()),
-    ("claude-3-sonnet", "claude-3-sonnet", 200_000, ()),
-    ("claude-3-opus", "claude-3-opus", 200_000, ()),
-    ("claude-3-5-haiku", "claude-3-5-haiku", 200_000, ()),
-    ("claude-3-5-sonnet", "claude-3-5-sonnet", 200_000, ()),
-    ("claude-3-7-sonnet", "claude-3-7-sonnet", 200_000, ()),
-    ("claude-opus-4", "claude-4-opus", 200_000, ()),
-    ("claude-sonnet-4", "claude-4-sonnet", 200_000, ()),
-    ("deepseek-reasoner", "r1", 128_000, ("vision",)),
-    ("deepseek-r1", "r1", 128_000, ("vision",)),
-)
-
 _dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-
-
-def model_info(model: str) -> ModelInfo:
-    """What is known about a model by its name; everything is thought possible for one that is not known."""
-    _, family, _, lacks = _known(model)
-    info = permissive(family)
-    for capability in lacks:
-        info[capability] = False  # type: ignore[literal-required]
-    return info
-
-
-def _known(model: str) -> tuple[str, str, int, tuple[str, ...]]:
-    name = model.rsplit("/", 1)[-1].lower()  # routers put the maker's name before it
-    return next((row for row in _MODELS if name.startswith(row[0])), ("", "unknown", 128_000, ()))
 
 
 # --- requests
@@ -211,41 +168,9 @@ def response_format(output: bool | type[Any]) -> dict[str, Any]:
     """What holds the model to JSON (True), or to the schema of a type."""
     if isinstance(output, bool):
         return {"type": "json_object"}
-    schema = codec.schema(output)
+    schema, strict = strict_schema(codec.schema(output))
     name = re.sub(r"[^a-zA-Z0-9_-]", "_", getattr(output, "__name__", "answer"))[:64]
-    closed = _closed(schema)
-    return {
-        "type": "json_schema",
-        "json_schema": {"name": name, "schema": _strict(schema) if closed else schema, "strict": closed},
-    }
-
-
-def _closed(schema: Any) -> bool:
-    """Whether every object in the schema has a fixed set of keys; strict mode knows no other."""
-    if isinstance(schema, list):
-        return all(map(_closed, schema))
-    if not isinstance(schema, dict):
-        return True
-    if schema.get("type") == "object" and (
-        "properties" not in schema or schema.get("additionalProperties", False) is not False
-    ):
-        return False
-    return all(map(_closed, schema.values()))
-
-
-def _strict(schema: Any) -> Any:
-    """The schema by OpenAI's strict rules: every key required, no others allowed, no defaults."""
-    if isinstance(schema, list):
-        return [_strict(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    strict = {key: _strict(value) for key, value in schema.items() if key != "default"}
-    properties = schema.get("properties")
-    if schema.get("type") == "object" and isinstance(properties, dict):
-        strict["properties"] = {key: _strict(value) for key, value in properties.items()}
-        strict["required"] = list(properties)
-        strict["additionalProperties"] = False
-    return strict
+    return {"type": "json_schema", "json_schema": {"name": name, "schema": schema, "strict": strict}}
 
 
 # --- answers
@@ -508,7 +433,7 @@ class OpenAIChatCompletionClient(HTTPChatCompletionClient):
     ) -> None:
         super().__init__(
             model=model,
-            model_info=_checked_info(model_info) if model_info is not None else _info_of(model),
+            model_info=known_info(model) if model_info is None else checked_info(model_info),
             timeout=timeout,
             read_timeout=read_timeout,
             connect_timeout=connect_timeout,
@@ -587,7 +512,7 @@ class OpenAIChatCompletionClient(HTTPChatCompletionClient):
 
     def remaining_tokens(self, messages: Sequence[LLMMessage], *, tools: Sequence[HasSchema | ToolSchema] = ()) -> int:
         """About how many tokens are left in the context window beside this request."""
-        return _known(self._model)[2] - self.count_tokens(messages, tools=tools)
+        return window(self._model) - self.count_tokens(messages, tools=tools)
 
 
 class AzureOpenAIChatCompletionClient(OpenAIChatCompletionClient):
@@ -648,18 +573,6 @@ class AzureOpenAIChatCompletionClient(OpenAIChatCompletionClient):
             if not isinstance(token, str):
                 token = await token
         return {"authorization": f"Bearer {token}"} if token else {}
-
-
-def _info_of(model: str) -> ModelInfo:
-    return model_info(model)
-
-
-def _checked_info(info: Mapping[str, Any]) -> ModelInfo:
-    missing = [key for key in ("vision", "function_calling", "json_output", "family") if key not in info]
-    if missing:
-        raise ConfigError(f"model_info lacks {', '.join(map(repr, missing))}")
-    whole: ModelInfo = {"structured_output": False, **info}  # type: ignore[typeddict-item]
-    return whole
 
 
 def _refuse_reserved(parameters: Mapping[str, Any]) -> None:

@@ -63,7 +63,7 @@ class Request:
         return [part for value in values for part in value.split() if len(part) >= 6 and part != "Bearer"]
 
 
-def ask(
+def checked_ask(
     messages: Sequence[LLMMessage],
     tools: Sequence[HasSchema | ToolSchema],
     tool_choice: ToolChoice,
@@ -118,6 +118,41 @@ def one_system_message(messages: Sequence[LLMMessage]) -> Sequence[LLMMessage]:
         return messages
     rest = [message for message in messages if not isinstance(message, SystemMessage)]
     return [SystemMessage(content="\n".join(message.content for message in systems)), *rest]
+
+
+def strict_schema(schema: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    """A schema by the strict rules that OpenAI made: every key required, no others allowed, no defaults.
+
+    Also whether it could be made so: objects with free keys are left as they are.
+    """
+    return (_strict(schema), True) if _closed(schema) else (schema, False)
+
+
+def _closed(schema: Any) -> bool:
+    """Whether every object in the schema has a fixed set of keys."""
+    if isinstance(schema, list):
+        return all(map(_closed, schema))
+    if not isinstance(schema, dict):
+        return True
+    if schema.get("type") == "object" and (
+        "properties" not in schema or schema.get("additionalProperties", False) is not False
+    ):
+        return False
+    return all(map(_closed, schema.values()))
+
+
+def _strict(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_strict(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    strict = {key: _strict(value) for key, value in schema.items() if key != "default"}
+    properties = schema.get("properties")
+    if schema.get("type") == "object" and isinstance(properties, dict):
+        strict["properties"] = {key: _strict(value) for key, value in properties.items()}
+        strict["required"] = list(properties)
+        strict["additionalProperties"] = False
+    return strict
 
 
 class MessageTexts:

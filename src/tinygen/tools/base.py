@@ -9,7 +9,7 @@ from types import GenericAlias
 from .. import codec
 from ..cancellation import CancellationToken
 from ..component import Component
-from ..errors import ConfigError, ToolError
+from ..errors import ConfigError, DecodeError, ToolError, did_you_mean
 from .bounds import bounded, bounded_stream
 from .results import MAX_OUTPUT
 
@@ -154,6 +154,12 @@ class BaseTool(Component, Generic[ArgsT, ReturnT]):
         return self.run(self._decoded(args), token or CancellationToken())
 
     def _decoded(self, args: Mapping[str, Any]) -> ArgsT:
+        told: Any = self.schema.get("parameters", {})
+        if isinstance(args, dict) and told.get("additionalProperties") is False:  # which pydantic would pass over
+            for key in args:
+                if key not in told["properties"]:
+                    hint = did_you_mean(str(key), told["properties"])
+                    raise DecodeError("arguments", f"unexpected key {key!r:.80}{hint}")
         return codec.decode(self._args_type, args, mode="arguments", path="arguments")  # type: ignore[no-any-return]
 
     def _parameters(self) -> Any:
