@@ -32,7 +32,7 @@ from .messages import (
     TextMessage,
     UserInputRequestedEvent,
 )
-from .run import current_scope, settled
+from .run import current_scope
 from .runner import TaskRunner
 
 TYPE_CHECKING = False
@@ -199,10 +199,8 @@ class BaseChatAgent(TaskRunner):
             for message in task:
                 run.emit(message)
         undo = await self.checkpoint()
-        turn = run.spawn(self.take_turn(task, run), f"turn of agent {self.name!r}", run.scope)
-        await settled(turn)
         try:
-            turn.result()
+            await run.apart(self.take_turn(task, run), f"turn of agent {self.name!r}", run.scope)
             run.check()
         except Suspended:
             await undo()

@@ -21,7 +21,7 @@ from datetime import datetime
 from .clock import REAL, monotonic, source
 from .errors import LimitReached, RunDiverged, StateError, Suspended
 from .messages import Pending, Record, RequestUsage
-from .run import Output, current_scope, settled
+from .run import Output, current_scope
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -161,13 +161,7 @@ async def effect(
             finally:
                 source.reset(token)
         else:
-            task = scope.run.spawn(_coroutine(call), inside.place, inside)
-            try:
-                await settled(task)
-            except asyncio.CancelledError:
-                task.cancel()
-                raise
-            value = task.result()
+            value = await scope.run.apart(_coroutine(call), inside.place, inside)
     except BaseException as failure:
         step.fail(failure)
         raise

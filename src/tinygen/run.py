@@ -354,6 +354,31 @@ class Run:
         self.adopt(task, name)
         return task
 
+    async def apart(self, coroutine: Coroutine[Any, Any, T], name: str, scope: Scope) -> T:
+        """Await `coroutine` as a task of its own: whoever waits here can be cancelled though it takes no notice."""
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
+        context = copy_context()
+        context.run(source.set, scope)
+        task = context.run(loop.create_task, coroutine)
+        tasks = self.tasks
+        tasks[task] = name
+
+        def end(task: asyncio.Task[T]) -> None:
+            tasks.pop(task, None)
+            if not waiter.done():
+                waiter.set_result(None)
+            elif not task.cancelled():
+                task.exception()  # nobody waits any more
+
+        task.add_done_callback(end)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        return task.result()
+
     def emit(self, item: BaseAgentEvent | BaseChatMessage) -> None:
         """Say something: to the reader of the stream and, unless it is only a piece of a message, in the result."""
         if self.over:

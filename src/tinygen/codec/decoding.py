@@ -12,7 +12,7 @@ import functools
 import json
 import threading
 
-from ..errors import ConfigError, DecodeError, did_you_mean
+from ..errors import ConfigError, DecodeError, EncodeError, did_you_mean
 from .encoding import KEPT, encode, encode_key
 from .scalars import (
     JSON_CLASSES,
@@ -48,7 +48,7 @@ from .shapes import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any, Literal
 
     from .scalars import Converter
@@ -213,8 +213,7 @@ class _Builder:
         if spec.kind == "int":
             return checked(str, "a key that is an integer", int_from_key)
         if spec.kind in ("enum", "literal"):
-            values = spec.tp if spec.kind == "enum" else spec.args
-            return choice([(encode_key(value), value) for value in values])
+            return choice(list(_written_keys(spec.tp if spec.kind == "enum" else spec.args)))
         return self._text(spec) if spec.kind == "text" else decode_str
 
     def _object(self, spec: Spec) -> Converter:
@@ -283,6 +282,14 @@ class _Builder:
 
 
 # --- arrays and objects
+
+
+def _written_keys(values: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+    for value in values:
+        try:
+            yield encode_key(value), value
+        except EncodeError:  # such a member is never a key
+            continue
 
 
 def _array(data: Any) -> Any:
