@@ -18,7 +18,7 @@ Call = Callable[[], Awaitable[object]]
 Prepare = Callable[[], AbstractAsyncContextManager[Call]]
 Measure = Callable[[], float]
 
-UNITS = {"us": 1e6, "ms": 1e3, "s": 1.0, "B": 1.0, "MB": 1e-6, "": 1.0}
+UNITS = {"us": 1e6, "ms": 1e3, "s": 1.0, "B": 1.0, "MB": 1e-6}
 
 
 @dataclass(frozen=True)
@@ -76,5 +76,7 @@ def show(rows: Iterable[Row]) -> None:
 def _value(value: float | None, unit: str) -> str:
     if value is None:
         return ""
+    if not unit:
+        return f"{value:g}"
     scaled = value * UNITS[unit]
-    return f"{scaled:.{0 if scaled >= 1000 else 1 if scaled >= 10 else 2}f} {unit}".rstrip()
+    return f"{scaled:.{0 if scaled >= 1000 else 1 if scaled >= 10 else 2}f} {unit}"

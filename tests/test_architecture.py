@@ -30,10 +30,7 @@ ROWS = [
 ]
 STRANGERS = {("runtime", each) for each in ("agents", "toolbox", "assistant")}  # neighbours that do not know each other
 ALLOWED = {  # against the rows or in a circle; inside a function only
-    (
-        "codec/shapes.py",
-        "messages.py",
-    ): "finds the records registered under a tag, when it first meets one",
+    ("codec/shapes.py", "messages.py"): "finds the records registered under a tag, when it first meets one",
     ("models/__init__.py", "models/openai.py"): "makes a client when one is asked for by its name",
 }
 

@@ -464,6 +464,13 @@ def test_a_class_that_refuses_its_values_is_a_decode_error() -> None:
         codec.decode(list[Even], [{"number": 3}])
 
 
+def test_an_init_written_by_hand_is_called_wherever_its_source_came_from() -> None:
+    names: dict[str, Any] = {"dataclass": dataclass}
+    exec("@dataclass\nclass Doubled:\n    x: int\n\n    def __init__(self, x): self.x = 2 * x", names)
+
+    assert codec.decode(names["Doubled"], {"x": 2}).x == 4
+
+
 def test_fields_that_init_does_not_take_are_left_to_the_class() -> None:
     @dataclass
     class Counted:
@@ -584,7 +591,11 @@ def test_a_name_that_cannot_be_found_is_an_error_naming_class_and_field() -> Non
         codec.decode(Lost, {})
 
 
-@pytest.mark.parametrize("tp", [complex, type, threading.Lock, dict[float, int], dict[tuple[int], int], "Nothing"])
+class Uncarried(enum.Enum):
+    LOCK = threading.Lock()
+
+
+@pytest.mark.parametrize("tp", [complex, type, Uncarried, dict[float, int], dict[tuple[int], int], "Nothing"])
 def test_a_type_that_json_cannot_carry_is_refused(tp: Any) -> None:
     with pytest.raises(ConfigError):
         codec.decode(tp, {})
@@ -841,6 +852,7 @@ def test_a_type_written_with_the_general_class_finds_the_structured_one() -> Non
 
     assert_comes_back(StructuredMessage, message)
     assert_comes_back(list[BaseChatMessage], [message])
+    assert_comes_back(BaseChatMessage, StructuredMessage(content={"any": ["thing"]}, source="ag"))
 
 
 @pytest.mark.parametrize(

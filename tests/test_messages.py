@@ -32,7 +32,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass
-class Out:
+class Place:
     x: int
 
 
@@ -85,19 +85,19 @@ def test_a_message_type_of_ones_own_loads_through_its_base() -> None:
 
 
 def test_a_structured_message_is_a_class_of_its_own() -> None:
-    message = StructuredMessage[Out](content=Out(1), source="a", format_string="x={x}")
-    assert StructuredMessage[Out] is StructuredMessage[Out]
+    message = StructuredMessage[Place](content=Place(1), source="a", format_string="x={x}")
+    assert StructuredMessage[Place] is StructuredMessage[Place]
     assert isinstance(message, StructuredMessage)
-    assert (message.type, message.to_text()) == ("StructuredMessage[Out]", "x=1")
+    assert (message.type, message.to_text()) == ("StructuredMessage[Place]", "x=1")
     assert message.to_model_message().content == '{"x":1}'
     assert BaseChatMessage.load(message.dump()) == message
 
 
 def test_a_structured_message_survives_pickling_and_copying() -> None:
-    message = StructuredMessage[Out](content=Out(1), source="a")
+    message = StructuredMessage[Place](content=Place(1), source="a")
     for twin in (pickle.loads(pickle.dumps(message)), copy.deepcopy(message), message.model_copy(deep=True)):
         assert twin == message
-        assert type(twin) is StructuredMessage[Out]
+        assert type(twin) is StructuredMessage[Place]
 
 
 def test_records_answer_to_pydantics_names() -> None:

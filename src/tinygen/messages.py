@@ -17,6 +17,7 @@ import base64
 import dataclasses
 from dataclasses import field
 from datetime import datetime
+from weakref import WeakSet, WeakValueDictionary
 
 from .clock import new_id, now
 
@@ -58,12 +59,12 @@ else:
                     cls.type = declared
                 elif isinstance(getattr(cls, "type", None), str):
                     declared = cls.type  # a field of the base: what instances carry, and so where they are found again
-            _registry.setdefault(declared, []).append(cls)
+            _registry.setdefault(declared, WeakSet()).add(cls)
 
 
-# tag -> every class declared under it. The codec looks here; two classes under one tag are only an error when a
-# document names that tag where both would fit.
-_registry: dict[str, list[type[Record]]] = {}
+# tag -> every class declared under it that is still there. The codec looks here; two classes under one tag are only an
+# error when a document names that tag where both would fit.
+_registry: dict[str, WeakSet[type[Record]]] = {}
 
 
 class Record(_Declared):
@@ -438,7 +439,7 @@ class MultiModalMessage(BaseChatMessage):
         return UserMessage(content=self.content, source=self.source)
 
 
-_structured: dict[Any, type[StructuredMessage[Any]]] = {}
+_structured: WeakValueDictionary[Any, type[StructuredMessage[Any]]] = WeakValueDictionary()
 
 if TYPE_CHECKING:
 

@@ -330,6 +330,17 @@ async def test_a_token_that_is_cancelled_already_stops_the_call_before_it_begins
         assert server.connections == 0
 
 
+async def test_a_token_that_is_cancelled_after_a_call_does_nothing() -> None:
+    async with Loopback([OK]) as server, client(server.url) as model:
+        token = CancellationToken()
+        await model.create(QUESTION, cancellation_token=token)
+        assert token._callbacks == {}
+        token.cancel()
+        await model.create(QUESTION)
+
+        assert server.connections == 1
+
+
 async def test_cancelling_ends_the_wait_before_another_attempt() -> None:
     async with Loopback([Reply(429, {"retry-after": "30"})]) as server, client(server.url, max_retries=2) as model:
         token = CancellationToken()
@@ -675,6 +686,19 @@ async def test_deadlines_and_tokens_hold_for_a_client_of_the_caller_too(stream: 
         asyncio.get_running_loop().call_later(0.1, token.cancel)
         with pytest.raises(asyncio.CancelledError):
             await asked(token=token)
+
+
+async def test_cancelling_ends_what_a_client_of_the_caller_does() -> None:
+    async with Loopback([Reply(end="hang", raw=True)]) as server, httpx.AsyncClient() as mine:
+        others = asyncio.all_tasks()
+        task = asyncio.ensure_future(client(server.url, http_client=mine).create(QUESTION))
+        await server.arrived(1)
+        task.cancel()
+        await asyncio.wait({task})
+
+        assert task.cancelled()
+        assert asyncio.all_tasks() - server.tasks == others
+        assert await server.deserted()
 
 
 @pytest.mark.parametrize(

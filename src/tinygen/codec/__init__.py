@@ -109,7 +109,7 @@ def schema(tp: Any) -> dict[str, Any]:
     """The JSON Schema of a type: what `decode(tp, ..., mode="arguments")` takes."""
     from .json_schema import to_schema
 
-    return to_schema(tp, encode)
+    return to_schema(tp)
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import json
 import threading
 
 from ..errors import ConfigError, DecodeError, EncodeError, did_you_mean
-from .encoding import KEPT, encode, encode_key
+from .encoding import KEPT, encode_key, written_members
 from .scalars import (
     JSON_CLASSES,
     PLAIN,
@@ -38,6 +38,7 @@ from .shapes import (
     fields,
     is_abstract,
     is_record,
+    lacking,
     name_of,
     read,
     records,
@@ -122,12 +123,12 @@ class _Builder:
         return text_decoder(spec.tp, self.strict)
 
     def _literal(self, spec: Spec) -> Converter:
-        return choice([(encode(value), value) for value in spec.args])
+        return choice(written_members(spec))
 
     def _enum(self, spec: Spec) -> Converter:
         if issubclass(spec.tp, enum.Flag):
             return checked(int, "an integer", lambda data: spec.tp(data))
-        return choice([(encode(member.value), member) for member in spec.tp])
+        return choice(written_members(spec))
 
     def _image(self, spec: Spec) -> Converter:
         return _one_text("data", name_of(spec), spec.tp.from_base64, self.strict)
@@ -213,7 +214,7 @@ class _Builder:
         if spec.kind == "int":
             return checked(str, "a key that is an integer", int_from_key)
         if spec.kind in ("enum", "literal"):
-            return choice(list(_written_keys(spec.tp if spec.kind == "enum" else spec.args)))
+            return choice(list(_written_keys(value for _, value in written_members(spec))))
         return self._text(spec) if spec.kind == "text" else decode_str
 
     def _object(self, spec: Spec) -> Converter:
@@ -319,7 +320,7 @@ def _one_text(key: str, words: str, make: Converter, strict: bool) -> Converter:
     def convert(data: Any) -> Any:
         data = _object(data)
         if key not in data:
-            raise DecodeError(f".{key}", "this key is missing")
+            raise lacking(key)
         if strict and len(data) > 1:
             raise _unexpected(data, {key})
         return _step(convert_text, data[key], key)
@@ -346,16 +347,23 @@ def _required() -> Any:
 
 def _is_simple(cls: Any) -> bool:
     """Whether setting the fields does all that the class's own `__init__` does."""
-    init = getattr(cls.__init__, "__code__", None)
     return (
-        dataclasses.is_dataclass(cls)
-        and getattr(init, "co_filename", "") == "<string>"  # generated
+        _is_generated(getattr(cls.__init__, "__code__", None))
+        and dataclasses.is_dataclass(cls)
         and not hasattr(cls, "__post_init__")
         and cls.__new__ is object.__new__
         and not getattr(cls, "__abstractmethods__", None)
         and cls.__setattr__ is object.__setattr__
         and all(field.init for field in dataclasses.fields(cls))
     )
+
+
+def _is_generated(code: Any) -> bool:
+    """Whether `dataclass` made this code; where that cannot be told, it is taken for hand-made."""
+    if code is None or code.co_filename != "<string>":
+        return False
+    name: str = getattr(code, "co_qualname", "__create_fn__" if code.co_firstlineno == 2 else "")  # 3.10 has no such
+    return name.startswith("__create_fn__")
 
 
 def _instance_decoder(cls: Any, entries: Any, dispatch: _Dispatch | None, known: set[str] | None) -> Converter:
@@ -366,19 +374,20 @@ def _instance_decoder(cls: Any, entries: Any, dispatch: _Dispatch | None, known:
     """
     lines = ["def decode_fields(data):", "    if data.__class__ is not dict:", "        data = as_object(data)"]
     if dispatch is not None:
-        lines.append(f"    if data.get('type', {dispatch.unsaid!r}) != {dispatch.own!r} and (other := dispatch(data)):")
+        lines.append("    if data.get('type', unsaid) != own and (other := dispatch(data)) is not None:")
         lines.append("        return other(data)")
     if known is not None:
         lines += ["    if not known.issuperset(data):", "        raise unexpected(data, known)"]
     lines += ["    made = make(cls)", "    try:", "        at = ''"]
-    names = {"make": object.__new__, "cls": cls, "dispatch": dispatch, "known": known, "unexpected": _unexpected}
+    names = {"cls": cls, "make": object.__new__, "as_object": _object, "known": known, "unexpected": _unexpected}
+    names |= {"dispatch": dispatch, "own": getattr(dispatch, "own", None), "unsaid": getattr(dispatch, "unsaid", None)}
     for index, (name, plain, convert, absent) in enumerate(entries):
         otherwise = f"convert_{index}(item) if item is not missing else absent_{index}()"
         lines += [f"        at = {name!r}", f"        item = data.get({name!r}, missing)"]
         lines.append(f"        made.{name} = item if item.__class__ is plain_{index} else {otherwise}")
         names |= {f"plain_{index}": plain, f"convert_{index}": convert, f"absent_{index}": absent}
     lines += ["    except DecodeError as error:", "        under(error, at)", "        raise", "    return made"]
-    names |= {"as_object": _object, "missing": MISSING, "DecodeError": DecodeError, "under": under}
+    names |= {"missing": MISSING, "DecodeError": DecodeError, "under": under}
     exec("\n".join(lines), names)
     return names["decode_fields"]  # type: ignore[no-any-return]
 
@@ -397,7 +406,7 @@ def _mapping_decoder(build: Converter, entries: Any, dispatch: _Dispatch | None,
             if item is not MISSING:
                 values[name] = _step(convert_item, item, name)
             elif absent is _required:
-                raise DecodeError(f".{name}", "this key is missing")
+                raise lacking(name)
         return build(values)
 
     return convert
@@ -545,8 +554,7 @@ _BYTES_APART: dict[type, int] = {dict: _EXACT}
 def _kinds_taken(spec: Spec) -> dict[type, int]:
     if spec.kind not in ("literal", "enum"):
         return _TAKEN[spec.kind]
-    values = spec.args if spec.kind == "literal" else [member.value for member in spec.tp]
-    return dict.fromkeys((encode(value).__class__ for value in values), _EXACT)
+    return dict.fromkeys((data.__class__ for data, _ in written_members(spec)), _EXACT)
 
 
 def _optional(convert: Converter) -> Converter:

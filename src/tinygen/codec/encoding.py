@@ -10,7 +10,7 @@ import json
 from datetime import date, datetime, time, timedelta
 
 from ..errors import ConfigError, EncodeError
-from .shapes import Spec, bytes_apart, fields, is_a, is_image, tag_of, under
+from .shapes import Spec, bytes_apart, fields, is_a, is_image, name_of, tag_of, under
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -155,6 +155,15 @@ def encode_key(key: Any) -> str:
             "", f"{_a(key)} cannot be the key of a JSON object; keys are text, integers or enums of those"
         )
     return text
+
+
+def written_members(spec: Spec) -> list[tuple[Any, Any]]:
+    """Each value of a Literal or an Enum, with its JSON data before it."""
+    values = spec.args if spec.kind == "literal" else tuple(spec.tp)
+    try:
+        return [(encode(value), value) for value in values]
+    except EncodeError as error:
+        raise ConfigError(f"{name_of(spec)} cannot be carried in JSON: {error.problem}") from error
 
 
 def _dataclass_encoder(cls: type) -> Encoder:

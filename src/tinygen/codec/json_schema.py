@@ -13,7 +13,8 @@ import operator
 import re
 from datetime import date, datetime, time
 
-from ..errors import DecodeError, did_you_mean
+from ..errors import DecodeError, EncodeError, did_you_mean
+from .encoding import encode, written_members
 from .scalars import is_multiple
 from .shapes import (
     MISSING,
@@ -26,6 +27,7 @@ from .shapes import (
     fields,
     is_abstract,
     is_record,
+    lacking,
     one_of,
     read,
     show,
@@ -44,9 +46,9 @@ if TYPE_CHECKING:
 # --- of a type
 
 
-def to_schema(tp: Any, encode: Callable[[Any], Any]) -> dict[str, Any]:
-    """The JSON Schema of a type; `encode` turns default values into JSON data."""
-    writer = _Writer(encode)
+def to_schema(tp: Any) -> dict[str, Any]:
+    """The JSON Schema of a type."""
+    writer = _Writer()
     made = writer.write(read(tp))
     name = made.get("$ref", "").rpartition("/")[2]
     if name:
@@ -66,8 +68,7 @@ def one_key(name: str, schema: Any) -> dict[str, Any]:
 class _Writer:
     """Writes specs as JSON Schema; what is recursive goes to `defs`, all else stands where it is used."""
 
-    def __init__(self, encode: Callable[[Any], Any]) -> None:
-        self.encode = encode
+    def __init__(self) -> None:
         self.defs: dict[str, Any] = {}
         self._open: set[Any] = set()
         self._names: dict[Any, str] = {}  # of the recursive types met so far
@@ -115,12 +116,10 @@ class _Writer:
         return one_key("data", dict(_BASE64))
 
     def _literal(self, spec: Spec) -> dict[str, Any]:
-        return _choice([self.encode(value) for value in spec.args])
+        return _choice([data for data, _ in written_members(spec)])
 
     def _enum(self, spec: Spec) -> dict[str, Any]:
-        if issubclass(spec.tp, enum.Flag):
-            return {"type": "integer"}
-        return _choice([self.encode(member.value) for member in spec.tp])
+        return {"type": "integer"} if issubclass(spec.tp, enum.Flag) else self._literal(spec)
 
     def _list(self, spec: Spec) -> dict[str, Any]:
         return {"type": "array", "items": self.write(spec.args[0])}
@@ -189,8 +188,8 @@ class _Writer:
         if value is MISSING:
             return {}
         try:
-            return {"default": self.encode(value)}
-        except TypeError:
+            return {"default": encode(value)}
+        except EncodeError:
             return {}
 
 
@@ -390,7 +389,7 @@ class _Checker:
         if isinstance(data, dict) and isinstance(names, list):
             for name in names:
                 if isinstance(name, str) and name not in data:
-                    raise DecodeError("", f"missing key {name!r}")
+                    raise lacking(name)
 
     def properties(self, schemas: Any, data: Any, _: Any) -> None:
         if isinstance(data, dict) and isinstance(schemas, abc.Mapping):

@@ -1,7 +1,7 @@
 """What a type annotation means, in the few words that JSON has.
 
-`read` turns an annotation into a `Spec`: a kind out of a short list, and the specs of its parts. `codec` makes its
-converters from specs and `schema` writes them as JSON Schema, so both mean the same by a type. The fields of a class
+`read` turns an annotation into a `Spec`: a kind out of a short list, and the specs of its parts. `decoding`
+makes functions of specs and `json_schema` writes them as JSON Schema, so both mean the same by a type. The fields of a class
 and the value of a `type X = ...` alias are read when they are asked for, so types may be recursive.
 """
 
@@ -111,15 +111,14 @@ class _Scope:
 
     def _names(self, module: str | None) -> dict[str, Any]:
         names = {**_all_of("typing"), **_all_of("collections.abc")}
-        if module and f"{module}.".startswith(f"{__package__}.".replace("codec.", "", 1)):
-            names["T"] = names["Any"]  # our own modules declare it for type checkers alone
         if self.owner is not None:
             names.update((name, value) for name, value in vars(self.owner).items() if isinstance(value, type))
-            names.update((param.__name__, param) for param in getattr(self.owner, "__type_params__", ()))
         names.update(vars(sys.modules[module]) if module in sys.modules else {})
+        if f"{module}.".startswith(__name__.removesuffix("codec.shapes")):
+            names["T"] = object  # our own modules declare it for type checkers alone
         if "<locals>" in getattr(self.owner, "__qualname__", ""):
             names[self.owner.__name__] = self.owner
-        return names
+        return {**names, **{param.__name__: param for param in getattr(self.owner, "__type_params__", ())}}
 
 
 def _evaluate(text: str, names: dict[str, Any]) -> Any:
@@ -326,12 +325,12 @@ def _noted(spec: Spec, notes: list[Any]) -> Spec:
     description: str | None = None
     limits: dict[str, Any] = {}
     for note in notes:
-        if isinstance(note, str):
-            description = note
+        if isinstance(note, (str, type)):
+            description = note if isinstance(note, str) else description
             continue
         text = getattr(note, "description", None) or getattr(note, "documentation", None)
         description = text if isinstance(text, str) else description
-        inner = getattr(note, "metadata", None)
+        inner = getattr(note, "metadata", None)  # pydantic's Field keeps its limits there
         for source in (note, *(inner if isinstance(inner, (list, tuple)) else ())):
             for name in _LIMITS:
                 bound = getattr(source, name, None)
@@ -467,6 +466,13 @@ def under(error: Any, step: Any) -> None:
         error.path = f".{step[:80]}{error.path}" if step.isidentifier() else f"[{step[:80]!r}]{error.path}"
     else:
         error.path = f"[{step}]{error.path}"
+
+
+def lacking(name: str) -> DecodeError:
+    """The error for an object without a key that it must have."""
+    error = DecodeError("", "this key is missing")
+    under(error, name)
+    return error
 
 
 def expected(what: str, found: Any) -> DecodeError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import AuthenticationError, ConfigError, did_you_mean
+from ..errors import ConfigError, did_you_mean
 from ..journal import effect, effect_stream
 from ..messages import CreateResult
 
@@ -211,8 +211,6 @@ def create_client(name: str, **options: Any) -> ChatCompletionClient:
     `options` are arguments of the client's constructor. Raises `ConfigError` for an unknown provider, and
     `AuthenticationError` naming the environment variable where a key is missing.
     """
-    import os
-
     from .openai import OpenAIChatCompletionClient
 
     provider, colon, model = name.partition(":")
@@ -222,16 +220,7 @@ def create_client(name: str, **options: Any) -> ChatCompletionClient:
         return OpenAIChatCompletionClient(model=model, **options)
     if provider not in COMPATIBLE:
         raise ConfigError(f"unknown provider {provider!r}{did_you_mean(provider, ['openai', *COMPATIBLE])}")
-    base_url, variable = COMPATIBLE[provider]
-    options.setdefault("base_url", base_url)
-    if variable and "api_key" not in options:
-        if variable not in os.environ:
-            raise AuthenticationError(
-                f"no API key for {provider}.\nThe environment variable {variable} is not set.\n"
-                f"Set it, or pass api_key=...",
-                provider=provider,
-            )
-        options["api_key"] = os.environ[variable]
+    options.setdefault("base_url", COMPATIBLE[provider][0])
     return OpenAIChatCompletionClient(model=model, **options)
 
 

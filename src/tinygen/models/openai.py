@@ -464,7 +464,8 @@ class OpenAIChatCompletionClient(HTTPChatCompletionClient):
         if not self._at_openai:
             self.provider = host
         own = [(url, variable) for url, variable in COMPATIBLE.values()] + [(url, key) for _, url, key in _ROUTES]
-        variables = [variable for url, variable in own if variable and _host(url) == host] + ["OPENAI_API_KEY"]
+        variables = [variable for url, variable in own if variable and _host(url) == host]
+        variables = variables or ["OPENAI_API_KEY"]  # which a known host of somebody else is never sent
         key = _usable_key(self._model, host, api_key, variables)
         self.key_help = f"Set {variables[0]} or pass api_key to a key that this server accepts."
         self._headers = dict(HEADERS)

@@ -79,10 +79,10 @@ def checked_ask(
         raise ConfigError("the model cannot call tools: model_info['function_calling'] is False; leave tools out")
     if json_output is True and not info["json_output"]:
         raise ConfigError("the model cannot be held to JSON: model_info['json_output'] is False")
-    if isinstance(json_output, type) and not info.get("structured_output", False):
-        raise ConfigError("the model cannot be held to a schema: model_info['structured_output'] is False")
-    if not (json_output is None or isinstance(json_output, (bool, type)) or hasattr(json_output, "__origin__")):
+    if not (json_output is None or isinstance(json_output, (bool, type)) or hasattr(json_output, "__args__")):
         raise ConfigError(f"json_output must be True, False, None or a type, not {json_output!r}")
+    if json_output is not None and not isinstance(json_output, bool) and not info.get("structured_output", False):
+        raise ConfigError("the model cannot be held to a schema: model_info['structured_output'] is False")
     if not info["vision"] and any(type(m) is UserMessage and not isinstance(m.content, str) for m in messages):
         _no_pictures(messages)
     if not info.get("multiple_system_messages", False):
