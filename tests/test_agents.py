@@ -7,8 +7,8 @@ import threading
 from typing import Any
 
 import pytest
-from agents_for_tests import Counter
 
+from agents_for_tests import Counter
 from tinygen import (
     CancellationToken,
     ConfigError,

@@ -7,8 +7,8 @@ import gc
 from typing import Any
 
 import pytest
-from agents_for_tests import Counter, speaker
 
+from agents_for_tests import Counter, speaker
 from tinygen import (
     AssistantAgent,
     CancellationToken,

@@ -14,7 +14,11 @@
             ├── AgentFailed              RuntimeError   an agent raised while a run was going on
             ├── TerminatedException      RuntimeError   a condition was asked again after it had ended the run
             ├── ToolError                RuntimeError   a tool call that failed; its text goes to the model
+            ├── RunStopped               RuntimeError   work that a limit or `stop` has ended before it had a result
             ├── UndeliverableException   LookupError, RuntimeError   no such agent
+            ├── Overloaded               RuntimeError   an agent whose mailbox is full
+            ├── CallCycle                RuntimeError   sequential agents that would wait for each other
+            ├── MessageTimeout           TimeoutError   no answer in the time the sender gave
             ├── CantHandleException                     an agent that does not take this message
             ├── MessageDroppedException                 an intervention dropped the message
             ├── NotAccessibleError                      the agent lives in another process
@@ -121,6 +125,33 @@ class ToolError(TinygenError, RuntimeError):
 
 class UndeliverableException(TinygenError, LookupError, RuntimeError):
     """A message names an agent that does not exist and cannot be made."""
+
+
+class RunStopped(TinygenError, RuntimeError):
+    """A limit was reached, or the run was stopped, before its work had a result; `reason` says which."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name!r} has no result: {reason}")
+        self.name = name
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[RunStopped], tuple[str, str]]:
+        return type(self), (self.name, self.reason)
+
+
+class Overloaded(TinygenError, RuntimeError):
+    """An agent has as many messages as its `max_pending` allows; send again later, or send less."""
+
+
+class CallCycle(TinygenError, RuntimeError):
+    """A request to a sequential agent that is busy with a message which waits, through others, for this very request.
+
+    Answer without asking back, publish instead of asking, or make one of the agents not sequential.
+    """
+
+
+class MessageTimeout(TinygenError, TimeoutError):
+    """No answer came within the `timeout` of a request; the handler is cancelled."""
 
 
 class CantHandleException(TinygenError):

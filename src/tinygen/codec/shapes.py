@@ -1,7 +1,7 @@
 """What a type annotation means, in the few words that JSON has.
 
-`read` turns an annotation into a `Spec`: a kind out of a short list, and the specs of its parts. `decoding`
-makes functions of specs and `json_schema` writes them as JSON Schema, so both mean the same by a type. The fields of a class
+`read` turns an annotation into a `Spec`: a kind out of a short list, and the specs of its parts. `decoding` makes
+functions of specs and `json_schema` writes them as JSON Schema, so both mean the same by a type. The fields of a class
 and the value of a `type X = ...` alias are read when they are asked for, so types may be recursive.
 """
 
