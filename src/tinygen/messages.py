@@ -36,7 +36,8 @@ if TYPE_CHECKING:
         def __init_subclass__(cls, *, kw_only: bool = True, tagged: bool = True) -> None: ...
 
 else:
-    T = None  # stands in StructuredMessage[T] below
+    T = object  # stands in StructuredMessage[T] below
+    _ANNOTATED = {"__annotations__", "__annotate__", "__annotate_func__"}  # Python 3.14 knows them by other names
 
     class _Declared:
         """Makes a dataclass of every subclass, in place, and lists it under its tag.
@@ -48,9 +49,12 @@ else:
 
         def __init_subclass__(cls, kw_only: bool = True, tagged: bool = True, **kwargs):
             super().__init_subclass__(**kwargs)
-            if not hasattr(cls, "__dataclass_fields__") or "__annotations__" in cls.__dict__:
-                # repr and eq are generic below: generating them too would triple the cost of declaring a class
-                dataclasses.dataclass(kw_only=kw_only, repr=False, eq=False)(cls)
+            if not hasattr(cls, "__dataclass_fields__") or not _ANNOTATED.isdisjoint(cls.__dict__):
+                # repr and eq are generic below, and __init__ comes with its first use: making them here would take
+                # most of the time that importing this module takes
+                dataclasses.dataclass(kw_only=kw_only, init=False, repr=False, eq=False)(cls)
+                if "__init__" not in cls.__dict__:
+                    cls.__init__ = _first_init
             cls._tagged = tagged
             declared = cls.__dict__.get("type")
             if not isinstance(declared, str):
@@ -60,6 +64,44 @@ else:
                 elif isinstance(getattr(cls, "type", None), str):
                     declared = cls.type  # a field of the base: what instances carry, and so where they are found again
             _registry.setdefault(declared, WeakSet()).add(cls)
+
+
+def _first_init(self: Record, /, *args: Any, **kwargs: Any) -> None:
+    """The `__init__` of a record until its first use: replaces itself by the one `dataclass` would have made."""
+    cls: Any = next(base for base in type(self).__mro__ if base.__dict__.get("__init__") is _first_init)
+    cls.__init__ = _made_init(cls)
+    cls.__init__(self, *args, **kwargs)
+
+
+def _made_init(cls: Any) -> Any:
+    names: dict[str, Any] = {"_missing_": dataclasses.MISSING}
+    taken: dict[bool, list[str]] = {False: [], True: []}
+    lines = []
+    for each in dataclasses.fields(cls):
+        name, given = each.name, each.name
+        if not each.init:
+            continue  # a class attribute, or what __post_init__ sets
+        if each.default_factory is not dataclasses.MISSING:
+            names[f"_make_{name}"] = each.default_factory
+            given = f"_make_{name}() if {name} is _missing_ else {name}"
+            taken[each.kw_only].append(f"{name}=_missing_")
+        elif each.default is not dataclasses.MISSING:
+            names[f"_default_{name}"] = each.default
+            taken[each.kw_only].append(f"{name}=_default_{name}")
+        else:
+            taken[each.kw_only].append(name)
+        lines.append(f"    self.{name} = {given}")
+    if hasattr(cls, "__post_init__"):
+        lines.append("    self.__post_init__()")
+    parameters = ", ".join(["self", *taken[False], *(["*", *taken[True]] if taken[True] else [])])
+    exec(f"def __init__({parameters}):\n" + "\n".join(lines or ["    pass"]), names)
+    init = names["__init__"]
+    init.__qualname__, init.__module__ = f"{cls.__qualname__}.__init__", cls.__module__
+    init.generated = True
+    return init
+
+
+_first_init.generated = True  # type: ignore[attr-defined]
 
 
 # tag -> every class declared under it that is still there. The codec looks here; two classes under one tag are only an

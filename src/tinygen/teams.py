@@ -21,7 +21,7 @@ from .agents import BaseChatAgent, expect_state, loading
 from .cancellation import CancellationToken
 from .clock import new_id
 from .errors import AgentFailed, AlreadyRunning, ConfigError, StateError, Suspended, did_you_mean
-from .messages import BaseAgentEvent, BaseChatMessage, Record, Response, SelectSpeakerEvent, TaskResult
+from .messages import BaseAgentEvent, BaseChatMessage, Response, SelectSpeakerEvent, TaskResult
 from .run import current_scope, fan_out
 from .runner import TaskRunner
 from .runtime import SingleThreadedAgentRuntime
@@ -41,18 +41,22 @@ if TYPE_CHECKING:
 ALREADY_TERMINATED = "The group chat has already terminated."
 
 
-class _YourTurn(Record):
+class _YourTurn:
     """To a seat: what was said since its participant last spoke."""
 
-    messages: list[BaseChatMessage]
+    __slots__ = ("messages",)
+
+    def __init__(self, messages: list[BaseChatMessage]) -> None:
+        self.messages = messages
 
 
-class _Said(Record):
-    """From a seat: `heard` is what the others get to hear, `judged` what the termination condition looks at."""
+class _Said:
+    """From a seat: what goes into the thread, what the others get to hear, and what the termination looks at."""
 
-    thread: list[BaseAgentEvent | BaseChatMessage]
-    heard: list[BaseChatMessage]
-    judged: list[BaseAgentEvent | BaseChatMessage]
+    __slots__ = ("heard", "judged", "thread")
+
+    def __init__(self, thread: list[Message], heard: list[BaseChatMessage], judged: list[Message]) -> None:
+        self.thread, self.heard, self.judged = thread, heard, judged
 
 
 class _Seat(BaseAgent):
@@ -333,31 +337,46 @@ class BaseGroupChat(TaskRunner):
                 if name not in self._names and name != self.manager_name:
                     raise StateError("$.agent_states", f"there is no participant {name!r} in this team")
             suspension = self._load_suspension(state)
-            manager, policy = self._manager_state(states[self.manager_name])
-            seats = {name: _seat_state(name, states[name]) for name in self._names}
-            self.set_policy_state(policy)
+            thread, turn = self._read_manager(states[self.manager_name])
+            buffers = {name: self._read_seat(name, states[name]) for name in self._names}
             for participant in self._participants:
-                await participant.load_state(seats[participant.name].agent_state)
-            if self._termination is not None:
-                if manager.termination is None:
-                    await self._termination.reset()
-                else:
-                    await self._termination.load_state(manager.termination)
-        self._thread, self._turn = manager.message_thread, manager.current_turn
-        self._buffers = {name: seat.message_buffer for name, seat in seats.items()}
-        self._suspension = suspension
+                await participant.load_state(states[participant.name].get("agent_state"))
+            await self._load_manager(states[self.manager_name])
+        self._thread, self._turn, self._buffers, self._suspension = thread, turn, buffers, suspension
 
-    def _manager_state(self, state: Any) -> tuple[_ManagerState, dict[str, Any]]:
-        """The engine's part of a manager's state, and the policy's."""
+    def _read_manager(self, state: Any) -> tuple[list[Message], int]:
+        """The thread and the turn in a manager's state."""
         from . import codec
 
         path = f"$.agent_states.{self.manager_name}"
         if not isinstance(state, dict):
             raise StateError(path, f"expected an object, not {state!r:.80}")
-        engine = {key: value for key, value in state.items() if key in _MANAGER_KEYS}
-        expect_state({k: state[k] for k in ("type", "version") if k in state}, self._manager_type(), path=path)
-        made: _ManagerState = codec.decode(_ManagerState, engine, mode="state", path=path)
-        return made, {k: v for k, v in state.items() if k not in (*_MANAGER_KEYS, "type", "version")}
+        expect_state({key: state[key] for key in ("type", "version") if key in state}, self._manager_type(), path=path)
+        item_type = BaseAgentEvent | BaseChatMessage
+        thread = codec.decode(list[item_type], state.get("message_thread"), mode="state", path=f"{path}.message_thread")
+        return thread, codec.decode(int, state.get("current_turn"), mode="state", path=f"{path}.current_turn")
+
+    @staticmethod
+    def _read_seat(name: str, state: Any) -> list[BaseChatMessage]:
+        """What a participant has not heard yet, from its seat's state."""
+        from . import codec
+
+        path = f"$.agent_states.{name}"
+        expect_state(state, "ChatAgentContainerState", "agent_state", "message_buffer", path=path)
+        buffer: list[BaseChatMessage] = codec.decode(
+            list[BaseChatMessage], state.get("message_buffer"), mode="state", path=f"{path}.message_buffer"
+        )
+        return buffer
+
+    async def _load_manager(self, state: dict[str, Any]) -> None:
+        """The policy's part of a manager's state, and the termination's."""
+        ours = ("type", "version", "message_thread", "current_turn", "termination")
+        self.set_policy_state({key: value for key, value in state.items() if key not in ours})
+        if self._termination is not None:
+            if "termination" in state:
+                await self._termination.load_state(state["termination"])
+            else:
+                await self._termination.reset()
 
     def _manager_type(self) -> str:
         return f"{self.manager_name.removesuffix('GroupChatManager')}ManagerState"
@@ -414,7 +433,7 @@ class _Seats:
         team, run = self._team, self._run
         handed, team._buffers[name] = team._buffers[name], []
         try:
-            said: _Said = await self._runtime.send_message(_YourTurn(messages=handed), self._ids[name])
+            said: _Said = await self._runtime.send_message(_YourTurn(handed), self._ids[name])
         except AgentFailed as failure:
             cause = failure.__cause__ or failure
             raise AgentFailed(f"{name}/{failure.agent}", team._turn + 1, None, cause) from cause
@@ -426,30 +445,6 @@ class _Seats:
                 raise
             raise AgentFailed(name, team._turn + 1, None, stray) from stray
         return said
-
-
-class _SeatState(Record):
-    agent_state: dict[str, Any]
-    message_buffer: list[BaseChatMessage]
-
-
-class _ManagerState(Record):
-    message_thread: list[BaseAgentEvent | BaseChatMessage]
-    current_turn: int
-    termination: dict[str, Any] | None = None
-
-
-_MANAGER_KEYS = ("message_thread", "current_turn", "termination")
-
-
-def _seat_state(name: str, state: Mapping[str, Any]) -> _SeatState:
-    from . import codec
-
-    path = f"$.agent_states.{name}"
-    expect_state(state, "ChatAgentContainerState", "agent_state", "message_buffer", path=path)
-    data = {key: value for key, value in state.items() if key not in ("type", "version")}
-    seat: _SeatState = codec.decode(_SeatState, data, mode="state", path=path)
-    return seat
 
 
 def _from_agent(name: str, response: Response) -> _Said:

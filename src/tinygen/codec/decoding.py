@@ -9,11 +9,11 @@ import collections.abc as abc
 import dataclasses
 import enum
 import functools
-import json
 import threading
+import weakref
 
 from ..errors import ConfigError, DecodeError, EncodeError, did_you_mean
-from .encoding import KEPT, encode_key, written_members
+from .encoding import encode_key, kept_for, written_members
 from .scalars import (
     JSON_CLASSES,
     PLAIN,
@@ -21,6 +21,7 @@ from .scalars import (
     checked,
     choice,
     decode_bytes,
+    decode_model,
     decode_str,
     int_from_key,
     limited,
@@ -37,6 +38,7 @@ from .shapes import (
     expected,
     fields,
     is_abstract,
+    is_lasting,
     is_record,
     lacking,
     name_of,
@@ -77,21 +79,28 @@ def decode(tp: Any, data: Any, *, mode: Literal["wire", "state", "arguments"] = 
         raise DecodeError(path, "nested too deep") from None
 
 
-_converters: dict[Any, Converter] = {}
+_compound: dict[Any, Converter] = {}  # of types that are no class, and name none that may go away
+_MOST = 500  # kept of them; then all are dropped, so that types made on the fly do not pile up
 
 
 def _converter(tp: Any, strict: bool) -> Converter:
-    # `int | str` and `str | int` are equal but not the same: what is no class is known by its text too
-    key = (tp, strict) if issubclass(type(tp), type) else (tp, strict, repr(tp))
+    key: Any = strict
+    if issubclass(type(tp), type):
+        kept = kept_for(tp)
+    else:  # `int | str` and `str | int` are equal but not the same, so its text belongs to the key
+        kept, key = _compound, (tp, strict, repr(tp))
     try:
-        made = _converters.get(key)
+        made: Converter | None = kept.get(key)
     except TypeError:  # Annotated with something that has no hash
         return _Builder(strict).make(read(tp))
     if made is None:
         made = _Builder(strict).make(read(tp))
-        if len(_converters) >= KEPT:
-            _converters.clear()
-        _converters[key] = made
+        if kept is not _compound:
+            kept[key] = made
+        elif is_lasting(tp):
+            if len(_compound) >= _MOST:
+                _compound.clear()
+            _compound[key] = made
     return made
 
 
@@ -134,7 +143,7 @@ class _Builder:
         return _one_text("data", name_of(spec), spec.tp.from_base64, self.strict)
 
     def _model(self, spec: Spec) -> Converter:
-        return functools.partial(_decode_model, spec.tp)
+        return functools.partial(decode_model, spec.tp)
 
     def _list(self, spec: Spec) -> Converter:
         (item,) = spec.args
@@ -348,7 +357,7 @@ def _required() -> Any:
 def _is_simple(cls: Any) -> bool:
     """Whether setting the fields does all that the class's own `__init__` does."""
     return (
-        _is_generated(getattr(cls.__init__, "__code__", None))
+        (hasattr(cls.__init__, "generated") or _is_generated(getattr(cls.__init__, "__code__", None)))
         and dataclasses.is_dataclass(cls)
         and not hasattr(cls, "__post_init__")
         and cls.__new__ is object.__new__
@@ -423,28 +432,6 @@ def _build(make: Converter, name: str, values: Any) -> Any:
         raise DecodeError("", f"{name} refuses these values: {error}") from error
 
 
-def _decode_model(cls: Any, data: Any) -> Any:
-    for each in (data, _with_whole_numbers(data)):
-        try:
-            return cls.model_validate_json(json.dumps(each), strict=True)
-        except Exception as error:  # validators are the user's code; whoever gave the data learns of it
-            refusal = error
-    first = refusal.errors()[0] if hasattr(refusal, "errors") else {"loc": (), "msg": str(refusal)}
-    made = DecodeError("", f"{cls.__name__} refuses this: {first['msg']}")
-    for step in reversed(first["loc"]):
-        under(made, step)
-    raise made from refusal
-
-
-def _with_whole_numbers(data: Any) -> Any:
-    """The data with 3 for 3.0, which pydantic takes for an int in its strict mode, and for a float too."""
-    if isinstance(data, float) and data.is_integer():
-        return int(data)
-    if isinstance(data, list):
-        return [_with_whole_numbers(item) for item in data]
-    return {key: _with_whole_numbers(item) for key, item in data.items()} if isinstance(data, dict) else data
-
-
 # --- records and unions
 
 
@@ -490,26 +477,25 @@ def _wrong_tag(tag: Any, classes: list[type]) -> DecodeError:
 def _by_tag(classes: list[type], strict: bool, otherwise: Converter | None) -> Converter:
     """Decodes an object as the record that its `type` names; objects of no such type go to `otherwise`."""
     registry = records()
-    known: dict[str, tuple[int, Converter]] = {}  # with the number of classes of that name when it was looked up
+    known: dict[str, tuple[int, Any]] = {}  # tag -> how many classes had it, and a weak reference to the one it is
 
-    def find(tag: str) -> Converter | None:
-        found = {made for cls in classes if (made := declared(tag, cls)) is not None}
-        if len(found) > 1:
-            raise DecodeError(".type", f"{tag!r} is ambiguous here: {', '.join(sorted(map(repr, found)))}")
-        if not found:
-            return None
-        convert_found = _converter(found.pop(), strict)
-        known[tag] = len(registry[tag]), convert_found
-        return convert_found
+    def find(tag: str) -> Any:
+        count, reference = known.get(tag, (0, None))
+        made = reference() if reference is not None else None
+        if made is None or count != len(registry.get(tag, ())):
+            found = {made for cls in classes if (made := declared(tag, cls)) is not None}
+            if len(found) > 1:
+                raise DecodeError(".type", f"{tag!r} is ambiguous here: {', '.join(sorted(map(repr, found)))}")
+            made = next(iter(found), None)
+            if made is not None:
+                known[tag] = len(registry.get(tag, ())), weakref.ref(made)
+        return made
 
     def convert(data: Any) -> Any:
         tag = data.get("type", MISSING)
-        if tag.__class__ is str:
-            count, convert_found = known.get(tag, (0, None))
-            if convert_found is None or count != len(registry.get(tag, ())):
-                convert_found = find(tag)
-            if convert_found is not None:
-                return convert_found(data)
+        made = find(tag) if tag.__class__ is str else None
+        if made is not None:
+            return _converter(made, strict)(data)
         if otherwise is not None:
             return otherwise(data)
         if tag is MISSING:

@@ -1,4 +1,8 @@
-"""Typed values to JSON data, each by its own class."""
+"""Typed values to JSON data, each by its own class.
+
+What is made for a class is kept on that class, so that both go away together: a class declared in a function, or
+declared anew in a notebook, leaves nothing behind.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +22,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     Encoder = Callable[[Any], Any]
-
-KEPT = 500  # functions kept for classes; then all are dropped, so that classes made on the fly do not pile up
 
 
 def encode(value: Any) -> Any:
@@ -41,13 +43,32 @@ def encode(value: Any) -> Any:
 _ATOMS = frozenset({str, int, bool, type(None)})
 
 
+_MINE = f"__{__name__}__"  # a copy of this package has an attribute of its own
+_static: dict[type, dict[Any, Any]] = {}  # of classes that take no attribute, which are those written in C
+
+
+def kept_for(cls: type) -> dict[Any, Any]:
+    """Where to keep what is made for a class."""
+    kept: dict[Any, Any] | None = cls.__dict__.get(_MINE) or _static.get(cls)
+    if kept is None:
+        kept = {}
+        try:
+            type.__setattr__(cls, _MINE, kept)
+        except TypeError:
+            _static[cls] = kept
+    return kept
+
+
 class _Encoders(dict[type, "Encoder"]):
-    """Class -> the function that encodes its instances, made when it is first asked for."""
+    """Class -> the function that encodes its instances."""
 
     def __missing__(self, cls: type) -> Encoder:
-        if len(self) >= KEPT:
-            self.clear()
-        made = self[cls] = _encoder_of(cls)
+        kept = kept_for(cls)
+        made: Encoder | None = kept.get("encode")
+        if made is None:
+            made = kept["encode"] = _encoder_of(cls)
+            if cls in _static:
+                self[cls] = made
         return made
 
 

@@ -11,7 +11,6 @@ import enum
 import inspect
 import operator
 import re
-from datetime import date, datetime, time
 
 from ..errors import DecodeError, EncodeError, did_you_mean
 from .encoding import encode, written_members
@@ -37,7 +36,7 @@ from .shapes import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from .shapes import Field
@@ -56,13 +55,27 @@ def to_schema(tp: Any) -> dict[str, Any]:
     return {**made, "$defs": writer.defs} if writer.defs else made
 
 
-_TEXT_SCHEMAS = {datetime: {"format": "date-time"}, date: {"format": "date"}, time: {"format": "time"}}
-_BASE64 = {"type": "string", "contentEncoding": "base64"}
+def _object(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
 
-def one_key(name: str, schema: Any) -> dict[str, Any]:
-    """The schema of an object with that one key."""
-    return {"type": "object", "properties": {name: schema}, "required": [name], "additionalProperties": False}
+_TEXTS = {
+    "bytes": {"contentEncoding": "base64"},
+    "datetime": {"format": "date-time"},
+    "date": {"format": "date"},
+    "time": {"format": "time"},
+    "UUID": {"format": "uuid"},
+}
+_FIXED: dict[str, dict[str, Any]] = {
+    "any": {},
+    "none": {"type": "null"},
+    "bool": {"type": "boolean"},
+    "int": {"type": "integer"},
+    "float": {"type": "number"},
+    "str": {"type": "string"},
+    "duration": {"type": "number", "description": "seconds"},
+    "image": _object({"data": {"type": "string", **_TEXTS["bytes"]}}, ["data"]),
+}
 
 
 class _Writer:
@@ -72,14 +85,16 @@ class _Writer:
         self.defs: dict[str, Any] = {}
         self._open: set[Any] = set()
         self._names: dict[Any, str] = {}  # of the recursive types met so far
+        self._models: dict[Any, dict[str, Any]] = {}
 
     def write(self, spec: Spec, tagged: bool = False) -> dict[str, Any]:
-        if spec.kind == "object":
+        """The schema of this type. `tagged` records are told apart by their `type`, which they must say."""
+        if spec.kind in _FIXED:
+            made = _FIXED[spec.kind]
+        elif spec.kind == "object":
             made = self._once(spec, lambda: self._object(spec, tagged))
-        elif spec.kind == "alias":
-            made = self._once(spec, lambda: self.write(alias_value(spec)))
         else:
-            made = getattr(self, "_" + spec.kind, self._plain)(spec)
+            made = getattr(self, "_" + spec.kind)(spec)
         made = {**made, **_limit_keywords(spec)}
         return {**made, "description": spec.description} if spec.description else made
 
@@ -93,27 +108,14 @@ class _Writer:
                 return made
             self.defs[self._names[key]] = made
         elif key not in self._names:
-            self._names[key] = _free_name(spec.tp.__name__, self._names.values())
+            self._names[key] = _take_name(spec.tp.__name__, self.defs)
         return {"$ref": f"#/$defs/{self._names[key]}"}
 
-    def _plain(self, spec: Spec) -> dict[str, Any]:
-        types = {"none": "null", "bool": "boolean", "int": "integer", "float": "number", "str": "string"}
-        return {"type": types[spec.kind]}
-
-    def _any(self, spec: Spec) -> dict[str, Any]:
-        return {}
+    def _alias(self, spec: Spec) -> dict[str, Any]:
+        return self._once(spec, lambda: self.write(alias_value(spec)))
 
     def _text(self, spec: Spec) -> dict[str, Any]:
-        if spec.tp is bytes:
-            return dict(_BASE64)
-        known = {"format": "uuid"} if spec.tp.__name__ == "UUID" else {}
-        return {"type": "string", **_TEXT_SCHEMAS.get(spec.tp, known)}
-
-    def _duration(self, spec: Spec) -> dict[str, Any]:
-        return {"type": "number", "description": "seconds"}
-
-    def _image(self, spec: Spec) -> dict[str, Any]:
-        return one_key("data", dict(_BASE64))
+        return {"type": "string", **_TEXTS.get(spec.tp.__name__, {})}
 
     def _literal(self, spec: Spec) -> dict[str, Any]:
         return _choice([data for data, _ in written_members(spec)])
@@ -150,13 +152,14 @@ class _Writer:
         made: list[dict[str, Any]] = []
         for member in spec.args:
             one = self.write(member, tagged)
-            one = one_key("base64", one) if apart and member.tp is bytes else one
+            one = _object({"base64": one}, ["base64"]) if apart and member.tp is bytes else one
             made.extend(part for part in one.get("anyOf", [one]) if part not in made)
         return made[0] if len(made) == 1 else {"anyOf": made}
 
     def _model(self, spec: Spec) -> dict[str, Any]:
-        made = spec.tp.model_json_schema()
-        return inlined(made, self.defs)
+        if spec.tp not in self._models:
+            self._models[spec.tp] = _inlined(spec.tp.model_json_schema(), self.defs)
+        return self._models[spec.tp]
 
     def _object(self, spec: Spec, tagged: bool) -> dict[str, Any]:
         cls = spec.tp
@@ -180,8 +183,7 @@ class _Writer:
                 required.append("type")
         doc = vars(spec.tp).get("__doc__") or ""
         described = {} if not doc or doc.startswith(f"{spec.tp.__name__}(") else {"description": inspect.cleandoc(doc)}
-        made = {"type": "object", **described, "properties": properties}
-        return {**made, "required": required, "additionalProperties": False}
+        return {**_object(properties, required), **described}
 
     def _default(self, field: Field) -> dict[str, Any]:
         value = field.factory() if field.factory in (list, dict, set, tuple) else field.default
@@ -193,23 +195,19 @@ class _Writer:
             return {}
 
 
-def _free_name(name: str, taken: Iterable[str]) -> str:
-    taken = set(taken)
-    free = name
-    while free in taken:
-        free += "_"
-    return free
+def _take_name(name: str, defs: dict[str, Any]) -> str:
+    while name in defs:
+        name += "_"
+    defs[name] = {}  # filled when all of it is written
+    return name
 
 
 def _choice(values: list[Any]) -> dict[str, Any]:
     if len(values) == 1:
         return {"const": values[0]}
-    types = {_JSON_TYPES.get(type(value)) for value in values}
-    uniform = types.pop() if len(types) == 1 else None
-    return {"type": uniform, "enum": values} if uniform else {"enum": values}
-
-
-_JSON_TYPES = {str: "string", bool: "boolean", int: "integer", float: "number"}
+    kinds = {type(value).__name__ for value in values}
+    uniform = _FIXED.get(kinds.pop(), {}) if len(kinds) == 1 else {}
+    return {**uniform, "enum": values}
 
 
 _KEYWORDS = {
@@ -244,32 +242,29 @@ def _limit_keywords(spec: Spec) -> dict[str, Any]:
     return made
 
 
-def inlined(schema: dict[str, Any], kept: dict[str, Any]) -> dict[str, Any]:
-    """A schema with its `$defs` put where they are used; recursive ones go to `kept`."""
-    definitions = {f"#/$defs/{name}": (name, body) for name, body in schema.get("$defs", {}).items()}
-    names: dict[str, str] = {}  # reference -> name in `kept`
+def _inlined(schema: dict[str, Any], defs: dict[str, Any]) -> dict[str, Any]:
+    """A schema with its own `$defs` put where they are used; recursive ones go to `defs`."""
+    bodies = {f"#/$defs/{name}": body for name, body in schema.get("$defs", {}).items()}
+    names: dict[str, str] = {}  # reference -> name in `defs`
 
-    def put(node: Any, open_: tuple[str, ...]) -> Any:
+    def put(node: Any, around: tuple[str, ...]) -> Any:
         if isinstance(node, list):
-            return [put(item, open_) for item in node]
+            return [put(item, around) for item in node]
         if not isinstance(node, dict):
             return node
-        rest = {key: item if key in _PAYLOADS else put(item, open_) for key, item in node.items() if key != "$defs"}
-        reference = node.get("$ref")
-        if not isinstance(reference, str) or reference not in definitions:
+        rest = {key: item if key in _PAYLOADS else put(item, around) for key, item in node.items() if key != "$defs"}
+        reference = rest.get("$ref")
+        if not isinstance(reference, str) or reference not in bodies:
             return rest
-        del rest["$ref"]
-        name, body = definitions[reference]
-        if reference in open_ and reference not in names:
-            names[reference] = _free_name(name, kept)
-            kept[names[reference]] = {}  # taken; filled by the call that opened it
-        if reference in open_:
-            return {"$ref": f"#/$defs/{names[reference]}", **rest}
-        made = put(body, (*open_, reference))
-        if reference in names:
-            kept[names[reference]] = made
-            return {"$ref": f"#/$defs/{names[reference]}", **rest}
-        return {**made, **rest}
+        if reference in around:
+            names[reference] = names.get(reference) or _take_name(reference.rpartition("/")[2], defs)
+        else:
+            made = put(bodies[reference], (*around, reference))
+            if reference not in names:
+                del rest["$ref"]
+                return {**made, **rest}
+            defs[names[reference]] = made
+        return {**rest, "$ref": f"#/$defs/{names[reference]}"}
 
     made: dict[str, Any] = put(schema, ())
     return made
@@ -286,7 +281,7 @@ def matches(schema: Mapping[str, Any], data: Any, path: str = "$") -> None:
 
     Checked: type, properties, patternProperties, propertyNames, required, additionalProperties, items, prefixItems,
     enum, const, anyOf, oneOf, allOf, not, `$ref` inside the schema, and the bounds of numbers, strings, arrays and
-    objects. Other keywords, and patterns that Python cannot read, are not.
+    objects. Other keywords, and what makes no sense in a schema, are not.
     """
     try:
         _Checker(schema).check(schema, data)
@@ -297,9 +292,11 @@ def matches(schema: Mapping[str, Any], data: Any, path: str = "$") -> None:
 
 
 class _Checker:
+    """Checks against one schema. A method per keyword, with the keyword's argument, the data and the whole schema."""
+
     def __init__(self, root: Any) -> None:
         self.root = root
-        # outcome of each (schema, data) already tried: without it, nested alternatives take exponential time
+        # outcome of each (schema, object or array) tried: without it, nested alternatives take exponential time
         self._known: dict[tuple[int, int], DecodeError | None] = {}
 
     def check(self, schema: Any, data: Any) -> None:
@@ -316,9 +313,10 @@ class _Checker:
             return
         self._known[key] = None  # a schema that refers to itself adds nothing
         try:
-            for keyword, rule in _RULES.items():
-                if keyword in schema:
-                    rule(self, schema[keyword], data, schema)
+            for keyword, (argument_type, data_type, rule) in _RULES.items():
+                argument = schema.get(keyword, MISSING)
+                if argument is not MISSING and _is(argument, argument_type) and _is(data, data_type):
+                    rule(self, argument, data, schema)
         except DecodeError as error:
             self._known[key] = DecodeError(error.path, error.problem)
             raise
@@ -343,8 +341,8 @@ class _Checker:
 
     def ref(self, reference: Any, data: Any, _: Any) -> None:
         target = self.root
-        parts = reference.split("/") if isinstance(reference, str) else []
-        if parts[:1] != ["#"]:
+        parts = reference.split("/")
+        if parts[0] != "#":
             return
         for part in parts[1:]:
             part = part.replace("%25", "%").replace("~1", "/").replace("~0", "~")
@@ -352,172 +350,153 @@ class _Checker:
         self.check(target, data)
 
     def type(self, types: Any, data: Any, _: Any) -> None:
-        names = [types] if isinstance(types, str) else types if isinstance(types, list) else []
-        tests = [_TYPES.get(name) if isinstance(name, str) else None for name in names]
-        if names and None not in tests and not any(test(data) for test in tests if test):
-            raise expected(" or ".join(names), data)
+        names = [types] if isinstance(types, str) else types
+        known = [_TYPES.get(name) if isinstance(name, str) else None for name in names]
+        if known and None not in known and not any(_is(data, one) for one in known):
+            if "integer" not in names or not isinstance(data, float) or not data.is_integer():
+                raise expected(" or ".join(names), data)
 
     def enum(self, values: Any, data: Any, _: Any) -> None:
-        if isinstance(values, list) and not any(_same(value, data) for value in values):
+        if not any(_same(value, data) for value in values):
             raise expected(one_of(values), data)
 
     def const(self, value: Any, data: Any, _: Any) -> None:
-        if not _same(value, data):
-            raise expected(one_of([value]), data)
+        self.enum([value], data, _)
 
     def all_of(self, schemas: Any, data: Any, _: Any) -> None:
-        for schema in schemas if isinstance(schemas, list) else ():
+        for schema in schemas:
             self.check(schema, data)
 
-    def any_of(self, schemas: Any, data: Any, _: Any, at_most: int | None = None) -> None:
-        if not isinstance(schemas, list) or not schemas:
-            return
+    def any_of(self, schemas: Any, data: Any, _: Any) -> None:
         errors = [error for schema in schemas if (error := self.error(schema, data)) is not None]
-        if len(errors) == len(schemas):
+        if schemas and len(errors) == len(schemas):
             raise deepest(errors) or DecodeError("", "; or ".join(dict.fromkeys(error.problem for error in errors)))
-        if at_most is not None and len(schemas) - len(errors) > at_most:
-            raise DecodeError("", f"fits {len(schemas) - len(errors)} of the alternatives where one is wanted")
 
-    def one_of(self, schemas: Any, data: Any, whole: Any) -> None:
-        self.any_of(schemas, data, whole, at_most=1)
+    def one_of(self, schemas: Any, data: Any, _: Any) -> None:
+        self.any_of(schemas, data, _)
+        fitting = sum(self.error(schema, data) is None for schema in schemas)
+        if fitting > 1:
+            raise DecodeError("", f"fits {fitting} of the alternatives where one is wanted")
 
     def not_(self, schema: Any, data: Any, _: Any) -> None:
         if self.error(schema, data) is None:
             raise DecodeError("", f"{show(data)} is what the schema excludes")
 
     def required(self, names: Any, data: Any, _: Any) -> None:
-        if isinstance(data, dict) and isinstance(names, list):
-            for name in names:
-                if isinstance(name, str) and name not in data:
-                    raise lacking(name)
+        for name in names:
+            if isinstance(name, str) and name not in data:
+                raise lacking(name)
 
     def properties(self, schemas: Any, data: Any, _: Any) -> None:
-        if isinstance(data, dict) and isinstance(schemas, abc.Mapping):
-            for name in schemas:
-                if name in data:
-                    self.below(schemas[name], data[name], name)
+        for name in schemas:
+            if name in data:
+                self.below(schemas[name], data[name], name)
 
     def pattern_properties(self, schemas: Any, data: Any, _: Any) -> None:
-        if isinstance(data, dict) and isinstance(schemas, abc.Mapping):
-            for pattern, schema in schemas.items():
-                for name in data:
-                    if _found(pattern, name):
-                        self.below(schema, data[name], name)
+        for pattern, schema in schemas.items():
+            for name in data:
+                if _found(pattern, name):
+                    self.below(schema, data[name], name)
 
     def additional(self, schema: Any, data: Any, whole: Any) -> None:
-        if not isinstance(data, dict):
-            return
         known, patterns = whole.get("properties"), whole.get("patternProperties")
         known = known if isinstance(known, abc.Mapping) else {}
-        patterns = list(patterns) if isinstance(patterns, abc.Mapping) else []
         for name in data:
-            if name in known or any(_found(pattern, name) for pattern in patterns):
+            if name in known or any(_found(pattern, name) for pattern in patterns or ()):
                 continue
             if schema is False:
                 raise DecodeError("", f"unexpected key {name[:80]!r}{did_you_mean(name[:80], known)}")
             self.below(schema, data[name], name)
 
     def property_names(self, schema: Any, data: Any, _: Any) -> None:
-        for name in data if isinstance(data, dict) else ():
+        for name in data:
             self.below(schema, name, name)
 
     def items(self, schema: Any, data: Any, whole: Any) -> None:
-        if isinstance(schema, list):  # the older spelling of prefixItems
-            return self.prefix_items(schema, data, whole)
-        prefix = whole.get("prefixItems")
-        start = len(prefix) if isinstance(prefix, list) else 0
-        for index, item in enumerate(data[start:] if isinstance(data, list) else (), start):
-            self.below(schema, item, index)
-
-    def prefix_items(self, schemas: Any, data: Any, _: Any) -> None:
-        if isinstance(schemas, list) and isinstance(data, list):
-            for index, (schema, item) in enumerate(zip(schemas, data)):
+        prefix = schema if isinstance(schema, list) else whole.get("prefixItems")  # a list there is the older spelling
+        prefix = prefix if isinstance(prefix, list) else []
+        for index, item in enumerate(data):
+            if index < len(prefix):
+                self.below(prefix[index], item, index)
+            elif not isinstance(schema, list):
                 self.below(schema, item, index)
 
+    def prefix_items(self, schemas: Any, data: Any, whole: Any) -> None:
+        if "items" not in whole:
+            self.items(schemas, data, whole)
+
     def unique(self, wanted: Any, data: Any, _: Any) -> None:
-        if wanted is True and isinstance(data, list) and len({_identity(item) for item in data}) < len(data):
+        if wanted is True and len({_identity(item) for item in data}) < len(data):
             raise DecodeError("", "expected items that differ from each other")
 
     def pattern(self, pattern: Any, data: Any, _: Any) -> None:
-        if isinstance(data, str) and not _found(pattern, data, otherwise=True):
+        if not _found(pattern, data, otherwise=True):
             raise expected(f"a string that matches {pattern!r}", data)
 
     def multiple(self, step: Any, data: Any, _: Any) -> None:
-        if _is_number(data) and _is_number(step) and step > 0 and not is_multiple(data, step):
+        if step > 0 and not is_multiple(data, step):
             raise expected(f"a multiple of {step!r}", data)
 
 
-def _bound(
-    applies: Callable[[Any], bool], measure: Callable[[Any], Any], test: Callable[[Any, Any], bool], say: str
-) -> Any:
+def _bound(test: Callable[[Any, Any], Any], words: str) -> Callable[[_Checker, Any, Any, Any], None]:
     def rule(_: _Checker, bound: Any, data: Any, __: Any) -> None:
-        if applies(data) and _is_number(bound) and not test(measure(data), bound):
-            raise expected(say.format(bound), data)
+        if not test(data if isinstance(data, _NUMBER) else len(data), bound):
+            raise expected(words.format(bound), data)
 
     return rule
 
 
-def _is_number(data: Any) -> bool:
-    return isinstance(data, (int, float)) and not isinstance(data, bool)
+def _is(data: Any, types: Any) -> bool:
+    return isinstance(data, types) and (data.__class__ is not bool or types in (bool, object))
 
 
-def _is_text(data: Any) -> bool:
-    return isinstance(data, str)
-
-
-def _is_array(data: Any) -> bool:
-    return isinstance(data, list)
-
-
-def _is_object(data: Any) -> bool:
-    return isinstance(data, dict)
-
-
-_TYPES: dict[str, Callable[[Any], bool]] = {
-    "null": lambda data: data is None,
-    "boolean": lambda data: isinstance(data, bool),
-    "integer": lambda data: _is_number(data) and (isinstance(data, int) or data.is_integer()),
-    "number": _is_number,
-    "string": _is_text,
-    "array": _is_array,
-    "object": _is_object,
+_NUMBER = (int, float)
+_TYPES: dict[str, Any] = {
+    "null": type(None),
+    "boolean": bool,
+    "integer": int,
+    "number": _NUMBER,
+    "string": str,
+    "array": list,
+    "object": dict,
 }
-_RULES: dict[str, Callable[[_Checker, Any, Any, Any], None]] = {
-    "$ref": _Checker.ref,
-    "type": _Checker.type,
-    "const": _Checker.const,
-    "enum": _Checker.enum,
-    "required": _Checker.required,
-    "additionalProperties": _Checker.additional,
-    "properties": _Checker.properties,
-    "patternProperties": _Checker.pattern_properties,
-    "propertyNames": _Checker.property_names,
-    "prefixItems": _Checker.prefix_items,
-    "items": _Checker.items,
-    "uniqueItems": _Checker.unique,
-    "minimum": _bound(_is_number, operator.pos, operator.ge, "a number of at least {!r}"),
-    "maximum": _bound(_is_number, operator.pos, operator.le, "a number of at most {!r}"),
-    "exclusiveMinimum": _bound(_is_number, operator.pos, operator.gt, "a number above {!r}"),
-    "exclusiveMaximum": _bound(_is_number, operator.pos, operator.lt, "a number below {!r}"),
-    "multipleOf": _Checker.multiple,
-    "minLength": _bound(_is_text, len, operator.ge, "a string of at least {!r} characters"),
-    "maxLength": _bound(_is_text, len, operator.le, "a string of at most {!r} characters"),
-    "pattern": _Checker.pattern,
-    "minItems": _bound(_is_array, len, operator.ge, "an array of at least {!r}"),
-    "maxItems": _bound(_is_array, len, operator.le, "an array of at most {!r}"),
-    "minProperties": _bound(_is_object, len, operator.ge, "an object with at least {!r} keys"),
-    "maxProperties": _bound(_is_object, len, operator.le, "an object with at most {!r} keys"),
-    "allOf": _Checker.all_of,
-    "anyOf": _Checker.any_of,
-    "oneOf": _Checker.one_of,
-    "not": _Checker.not_,
+# keyword -> class of its argument, class of the data it speaks of, what it demands; object is any
+_RULES: dict[str, tuple[Any, Any, Callable[[_Checker, Any, Any, Any], None]]] = {
+    "$ref": (str, object, _Checker.ref),
+    "type": ((str, list), object, _Checker.type),
+    "const": (object, object, _Checker.const),
+    "enum": (list, object, _Checker.enum),
+    "required": (list, dict, _Checker.required),
+    "additionalProperties": (object, dict, _Checker.additional),
+    "properties": (abc.Mapping, dict, _Checker.properties),
+    "patternProperties": (abc.Mapping, dict, _Checker.pattern_properties),
+    "propertyNames": (object, dict, _Checker.property_names),
+    "prefixItems": (list, list, _Checker.prefix_items),
+    "items": (object, list, _Checker.items),
+    "uniqueItems": (object, list, _Checker.unique),
+    "minimum": (_NUMBER, _NUMBER, _bound(operator.ge, "a number of at least {!r}")),
+    "maximum": (_NUMBER, _NUMBER, _bound(operator.le, "a number of at most {!r}")),
+    "exclusiveMinimum": (_NUMBER, _NUMBER, _bound(operator.gt, "a number above {!r}")),
+    "exclusiveMaximum": (_NUMBER, _NUMBER, _bound(operator.lt, "a number below {!r}")),
+    "multipleOf": (_NUMBER, _NUMBER, _Checker.multiple),
+    "minLength": (_NUMBER, str, _bound(operator.ge, "a string of at least {!r} characters")),
+    "maxLength": (_NUMBER, str, _bound(operator.le, "a string of at most {!r} characters")),
+    "pattern": (str, str, _Checker.pattern),
+    "minItems": (_NUMBER, list, _bound(operator.ge, "an array of at least {!r}")),
+    "maxItems": (_NUMBER, list, _bound(operator.le, "an array of at most {!r}")),
+    "minProperties": (_NUMBER, dict, _bound(operator.ge, "an object with at least {!r} keys")),
+    "maxProperties": (_NUMBER, dict, _bound(operator.le, "an object with at most {!r} keys")),
+    "allOf": (list, object, _Checker.all_of),
+    "anyOf": (list, object, _Checker.any_of),
+    "oneOf": (list, object, _Checker.one_of),
+    "not": (object, object, _Checker.not_),
 }
 
 
 def _found(pattern: Any, text: Any, otherwise: bool = False) -> bool:
     try:
         return re.search(pattern, text) is not None
-    except (re.error, TypeError, OverflowError, RecursionError):
+    except (re.error, TypeError, OverflowError, RecursionError):  # Python does not read this pattern
         return otherwise
 
 

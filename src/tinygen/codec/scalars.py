@@ -1,14 +1,15 @@
-"""JSON data to values that are not made of others: numbers, text, what is written as text, choices, limits."""
+"""JSON data to values that need no other converter: numbers, text and what is written as such, choices, models."""
 
 from __future__ import annotations
 
 import base64
+import json
 import operator
 import re
 from datetime import date, datetime, time, timedelta
 
-from ..errors import ConfigError
-from .shapes import MISSING, expected, is_a, one_of
+from ..errors import ConfigError, DecodeError
+from .shapes import MISSING, expected, is_a, one_of, under
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -223,3 +224,26 @@ _LIMITS: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "max_length": (lambda value, bound: len(value) <= bound, "a length of at most {!r}"),
     "pattern": (lambda value, bound: re.search(bound, value), "a string that matches {!r}"),
 }
+
+
+def decode_model(cls: Any, data: Any) -> Any:
+    """Data as a pydantic model, which decodes itself."""
+    for each in (data, _with_whole_numbers(data)):
+        try:
+            return cls.model_validate_json(json.dumps(each), strict=True)
+        except Exception as error:  # validators are the user's code; whoever gave the data learns of it
+            refusal = error
+    first = refusal.errors()[0] if hasattr(refusal, "errors") else {"loc": (), "msg": str(refusal)}
+    made = DecodeError("", f"{cls.__name__} refuses this: {first['msg']}")
+    for step in reversed(first["loc"]):
+        under(made, step)
+    raise made from refusal
+
+
+def _with_whole_numbers(data: Any) -> Any:
+    """The data with 3 for 3.0, which pydantic takes for an int in its strict mode, and for a float too."""
+    if isinstance(data, float) and data.is_integer():
+        return int(data)
+    if isinstance(data, list):
+        return [_with_whole_numbers(item) for item in data]
+    return {key: _with_whole_numbers(item) for key, item in data.items()} if isinstance(data, dict) else data

@@ -21,7 +21,7 @@ from ..errors import ConfigError, DecodeError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Mapping
     from typing import Any
 
 MISSING = dataclasses.MISSING
@@ -302,6 +302,19 @@ def is_a(cls: type, module: str, name: str) -> bool:
     return loaded is not None and issubclass(cls, getattr(loaded, name))
 
 
+def is_lasting(tp: Any) -> bool:
+    """Whether all classes in a type stay as long as the program: those that can be imported by their names."""
+    import typing
+
+    if not issubclass(type(tp), type):
+        origin = typing.get_origin(tp)
+        return origin is None or all(map(is_lasting, (origin, *typing.get_args(tp))))
+    found = sys.modules.get(tp.__module__) if tp.__module__ != "__main__" else None
+    for name in tp.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found is tp or not tp.__flags__ & 1 << 9  # the flag of classes that are not written in C
+
+
 def is_image(cls: type) -> bool:
     """Whether `cls` is `messages.Image`."""
     from ..messages import Image
@@ -444,7 +457,7 @@ def declared(tag: Any, cls: type) -> type | None:
     raise DecodeError("", f"the type {tag!r} is ambiguous, {len(found)} classes have that name ({places}); rename one")
 
 
-def records() -> dict[str, list[Any]]:
+def records() -> Mapping[str, Collection[Any]]:
     """Tag -> the records declared under it."""
     from ..messages import _registry
 
@@ -453,7 +466,7 @@ def records() -> dict[str, list[Any]]:
 
 def declared_under(cls: type) -> dict[str, list[type]]:
     """Tag -> the records declared under it that are a `cls`."""
-    under = {tag: [made for made in classes if issubclass(made, cls)] for tag, classes in records().items()}
+    under = {tag: [made for made in classes if issubclass(made, cls)] for tag, classes in sorted(records().items())}
     return {tag: classes for tag, classes in under.items() if classes}
 
 
