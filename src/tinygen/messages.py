@@ -75,7 +75,7 @@ def _first_init(self: Record, /, *args: Any, **kwargs: Any) -> None:
 
 def _made_init(cls: Any) -> Any:
     names: dict[str, Any] = {"_missing_": dataclasses.MISSING}
-    taken: dict[bool, list[str]] = {False: [], True: []}
+    taken: dict[bool, list[str]] = {False: [], True: []}  # parameters by whether they are keyword-only
     lines = []
     for each in dataclasses.fields(cls):
         name, given = each.name, each.name
@@ -84,12 +84,12 @@ def _made_init(cls: Any) -> Any:
         if each.default_factory is not dataclasses.MISSING:
             names[f"_make_{name}"] = each.default_factory
             given = f"_make_{name}() if {name} is _missing_ else {name}"
-            taken[each.kw_only].append(f"{name}=_missing_")
+            taken[each.kw_only is True].append(f"{name}=_missing_")
         elif each.default is not dataclasses.MISSING:
             names[f"_default_{name}"] = each.default
-            taken[each.kw_only].append(f"{name}=_default_{name}")
+            taken[each.kw_only is True].append(f"{name}=_default_{name}")
         else:
-            taken[each.kw_only].append(name)
+            taken[each.kw_only is True].append(name)
         lines.append(f"    self.{name} = {given}")
     if hasattr(cls, "__post_init__"):
         lines.append("    self.__post_init__()")
