@@ -64,6 +64,7 @@ else:
                 elif isinstance(getattr(cls, "type", None), str):
                     declared = cls.type  # a field of the base: what instances carry, and so where they are found again
             _registry.setdefault(declared, WeakSet()).add(cls)
+            _registry.declarations += 1
 
 
 def _first_init(self: Record, /, *args: Any, **kwargs: Any) -> None:
@@ -106,7 +107,11 @@ _first_init.generated = True  # type: ignore[attr-defined]
 
 # tag -> every class declared under it that is still there. The codec looks here; two classes under one tag are only an
 # error when a document names that tag where both would fit.
-_registry: dict[str, WeakSet[type[Record]]] = {}
+class _Registry(dict[str, "WeakSet[type[Record]]"]):
+    declarations = 0  # how many classes were ever declared, so that readers see that something is new
+
+
+_registry = _Registry()
 
 
 class Record(_Declared):

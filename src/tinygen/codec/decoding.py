@@ -205,6 +205,8 @@ class _Builder:
             name: Any = ""
             if data.__class__ is not dict:
                 data = _object(data)
+            if not data:
+                return out
             try:
                 for name, item in data.items():
                     out[name if name.__class__ is plain_key else convert_key(name)] = (
@@ -477,25 +479,30 @@ def _wrong_tag(tag: Any, classes: list[type]) -> DecodeError:
 def _by_tag(classes: list[type], strict: bool, otherwise: Converter | None) -> Converter:
     """Decodes an object as the record that its `type` names; objects of no such type go to `otherwise`."""
     registry = records()
-    known: dict[str, tuple[int, Any]] = {}  # tag -> how many classes had it, and a weak reference to the one it is
+    known: dict[str, Any] = {}  # tag -> a weak reference to its converter, true until another class is declared
+    declarations = -1
 
-    def find(tag: str) -> Any:
-        count, reference = known.get(tag, (0, None))
-        made = reference() if reference is not None else None
-        if made is None or count != len(registry.get(tag, ())):
-            found = {made for cls in classes if (made := declared(tag, cls)) is not None}
-            if len(found) > 1:
-                raise DecodeError(".type", f"{tag!r} is ambiguous here: {', '.join(sorted(map(repr, found)))}")
-            made = next(iter(found), None)
-            if made is not None:
-                known[tag] = len(registry.get(tag, ())), weakref.ref(made)
-        return made
+    def find(tag: str) -> Converter | None:
+        nonlocal declarations
+        if declarations != registry.declarations:
+            declarations = registry.declarations
+            known.clear()
+        found = {made for cls in classes if (made := declared(tag, cls)) is not None}
+        if len(found) > 1:
+            raise DecodeError(".type", f"{tag!r} is ambiguous here: {', '.join(sorted(map(repr, found)))}")
+        if not found:
+            return None
+        converter = _converter(found.pop(), strict)
+        known[tag] = weakref.ref(converter)
+        return converter
 
     def convert(data: Any) -> Any:
         tag = data.get("type", MISSING)
-        made = find(tag) if tag.__class__ is str else None
-        if made is not None:
-            return _converter(made, strict)(data)
+        if tag.__class__ is str:
+            made = known[tag]() if tag in known and declarations == registry.declarations else None
+            made = made or find(tag)
+            if made is not None:
+                return made(data)
         if otherwise is not None:
             return otherwise(data)
         if tag is MISSING:

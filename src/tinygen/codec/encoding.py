@@ -155,6 +155,8 @@ def _encode_set(value: Iterable[Any]) -> list[Any]:
 def _encode_dict(value: Any) -> dict[str, Any]:
     out: dict[str, Any] = {}
     key: Any = ""
+    if not value:
+        return out
     try:
         for key, item in value.items():
             if key.__class__ is not str:

@@ -457,7 +457,7 @@ def declared(tag: Any, cls: type) -> type | None:
     raise DecodeError("", f"the type {tag!r} is ambiguous, {len(found)} classes have that name ({places}); rename one")
 
 
-def records() -> Mapping[str, Collection[Any]]:
+def records() -> Any:
     """Tag -> the records declared under it."""
     from ..messages import _registry
 
