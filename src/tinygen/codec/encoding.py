@@ -104,9 +104,22 @@ def _encode_float(value: float) -> float:
     return float.__float__(value)
 
 
-def _encode_time(value: Any) -> str:
-    text: str = value.isoformat()
-    return text[:-6] + "Z" if text[-6:] == "+00:00" else text
+def _time_encoder() -> Encoder:
+    last: tuple[Any, str] = (None, "")  # messages of one turn share their time
+
+    def encode_time(value: Any) -> str:
+        nonlocal last
+        known, text = last
+        if known is not value:
+            text = value.isoformat()
+            text = text[:-6] + "Z" if text[-6:] == "+00:00" else text
+            last = value, text
+        return text
+
+    return encode_time
+
+
+_encode_time = _time_encoder()
 
 
 def _encode_bytes(value: bytes) -> str:

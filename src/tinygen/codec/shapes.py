@@ -21,7 +21,7 @@ from ..errors import ConfigError, DecodeError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
 MISSING = dataclasses.MISSING
