@@ -134,8 +134,17 @@ def _datetime_decoder(strict: bool) -> Converter:
         return datetime.fromisoformat(f"{_full(_DATE, text[:10])}T{_iso_time(text[11:], strict)}")
 
     convert_any = checked(str, "a date and time like '2026-01-31T12:00:00Z'", read_any)
+    last: tuple[Any, Any] = (None, None)  # messages of one turn share their time
 
     def convert(data: Any) -> Any:
+        nonlocal last
+        known, made = last
+        if data != known or data.__class__ is not str:
+            made = read(data)
+            last = data, made
+        return made
+
+    def read(data: Any) -> Any:
         if data.__class__ is str and len(data) == 27 and data[4:20:3] == "--T::." and data[26] == "Z":  # as we write it
             try:
                 return datetime.fromisoformat(data[:26] + "+00:00")
