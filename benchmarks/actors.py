@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import gc
 import tracemalloc
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from tinygen import (
     AgentId,
+    CancellationToken,
+    DefaultInterventionHandler,
     MessageContext,
     RoutedAgent,
     SingleThreadedAgentRuntime,
@@ -23,6 +26,7 @@ from .harness import Call, Row, compare, in_turn
 
 SUBSCRIBERS = 100
 IDLE = 100_000
+ECHO = AgentId("echo", "default")
 
 
 @dataclass
@@ -44,6 +48,19 @@ class Echo(RoutedAgent):
     @message_handler
     async def on_ping(self, message: Ping, ctx: MessageContext) -> Ping:
         return message
+
+
+class OneByOne(Echo):
+    """An echo that handles one message at a time."""
+
+    sequential = True
+
+
+class States(dict[str, Any]):
+    """Keeps the states of released agents."""
+
+    def set(self, key: str, value: object) -> None:
+        self[key] = value
 
 
 class Asker(RoutedAgent):
@@ -88,6 +105,112 @@ async def _two_actors() -> AsyncIterator[Call]:
     runtime.start()
     yield lambda: runtime.send_message(Burst(1000), AgentId("asker", "default"))
     await runtime.close()
+
+
+@asynccontextmanager
+async def _asking(
+    ask: Callable[[Echo, int], Awaitable[object]], echo: type[Echo] = Echo, **options: Any
+) -> AsyncIterator[Call]:
+    """1000 requests one after the other, by `ask` from inside an agent, to a runtime with these options."""
+    runtime = SingleThreadedAgentRuntime(**options)
+    await echo.register(runtime, "echo", echo)
+    runtime.start()
+    if ask is _traced:
+        runtime.trace(limit=1000)
+    asker = Echo()
+    await asker.register_instance(runtime, AgentId("asker", "default"))
+
+    async def ask_many() -> None:
+        for number in range(1000):
+            await ask(asker, number)
+
+    yield ask_many
+    await runtime.close()
+
+
+async def _plain(asker: Echo, number: int) -> object:
+    return await asker.send_message(Ping(number), ECHO)
+
+
+async def _traced(asker: Echo, number: int) -> object:
+    return await asker.send_message(Ping(number), ECHO)
+
+
+async def _with_token(asker: Echo, number: int) -> object:
+    return await asker.send_message(Ping(number), ECHO, cancellation_token=CancellationToken())
+
+
+async def _with_deadline(asker: Echo, number: int) -> object:
+    return await asker.send_message(Ping(number), ECHO, timeout=60)
+
+
+def additions() -> Iterator[Row]:
+    """What a request costs with each of the things that may be used, beside one with none of them."""
+    cases: list[tuple[str, Callable[[], AbstractAsyncContextManager[Call]]]] = [
+        ("an intervention", lambda: _asking(_plain, intervention_handlers=[DefaultInterventionHandler()])),
+        ("a trace", lambda: _asking(_traced)),
+        ("a cancellation token", lambda: _asking(_with_token)),
+        ("a deadline", lambda: _asking(_with_deadline)),
+        ("a sequential agent", lambda: _asking(_plain, OneByOne)),
+        ("a watch over slow handlers", lambda: _asking(_plain, slow_after=1.0)),
+        ("release of idle agents", lambda: _asking(_plain, state_store=States(), idle_after=60.0)),
+    ]
+    for name, prepare in cases:
+        floor, ours = compare(lambda: _asking(_plain), prepare, number=3)
+        yield Row(f"request with {name}", floor / 1000, ours / 1000, "us")
+
+
+def _in_flight(number: int) -> Callable[[], AbstractAsyncContextManager[Call]]:
+    """20,000 requests, this many at a time."""
+
+    @asynccontextmanager
+    async def prepare() -> AsyncIterator[Call]:
+        runtime = SingleThreadedAgentRuntime()
+        await Echo.register(runtime, "echo", Echo)
+        runtime.start()
+
+        async def ask_all() -> None:
+            for first in range(0, 20_000, number):
+                await asyncio.gather(*(runtime.send_message(Ping(first + n), ECHO) for n in range(number)))
+
+        yield ask_all
+        await runtime.close()
+
+    return prepare
+
+
+def in_flight() -> Iterator[Row]:
+    """20,000 requests in flight at once; floor: one after the other, each by `gather` as well."""
+    floor, ours = compare(_in_flight(1), _in_flight(20_000), number=1, repeats=5)
+    yield Row("20,000 requests in flight, each", floor / 20_000, ours / 20_000, "us")
+
+
+def _spread(agents: int) -> Callable[[], AbstractAsyncContextManager[Call]]:
+    """100,000 requests in ten rounds over this many agents."""
+
+    @asynccontextmanager
+    async def prepare() -> AsyncIterator[Call]:
+        runtime = SingleThreadedAgentRuntime()
+        await Echo.register(runtime, "echo", Echo)
+        runtime.start()
+        ids = [AgentId("echo", str(n)) for n in range(agents)]
+        for each in ids:
+            await runtime.get(each, lazy=False)
+
+        async def ask_all() -> None:
+            for n in range(100_000):
+                await runtime.send_message(Ping(n), ids[n % agents])
+
+        yield ask_all
+        await runtime.close()
+
+    return prepare
+
+
+def many_agents() -> Iterator[Row]:
+    """10,000 agents with ten requests each; floor: as many requests to ten agents."""
+    floor, ours = compare(_spread(10), _spread(10_000), number=1, repeats=3)
+    yield Row("10,000 agents with ten requests each, each", floor / 100_000, ours / 100_000, "us")
 
 
 def request() -> Iterator[Row]:

@@ -44,9 +44,11 @@ class CountingLoop(asyncio.SelectorEventLoop):
         super()._run_once()  # type: ignore[misc]
 
 
-def run_counted(main: Callable[[CountingLoop], Coroutine[Any, Any, T]]) -> T:
-    """Run `main` in a new counting loop; fails if it leaves tasks behind."""
+def run_counted(main: Callable[[CountingLoop], Coroutine[Any, Any, T]], *, eager: bool = False) -> T:
+    """Run `main` in a new counting loop, `eager` with tasks that begin at once; fails if it leaves tasks behind."""
     loop = CountingLoop()
+    if eager:
+        loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]
     try:
         result = loop.run_until_complete(main(loop))
         left = [task for task in asyncio.all_tasks(loop) if not task.done()]

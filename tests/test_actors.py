@@ -13,13 +13,7 @@ import pytest
 from tinygen.actors import (
     AgentInstantiationContext,
     BaseAgent,
-    ClosureAgent,
-    ClosureContext,
     MessageContext,
-    RoutedAgent,
-    event,
-    message_handler,
-    rpc,
 )
 from tinygen.addresses import (
     SEEN,
@@ -40,6 +34,7 @@ from tinygen.addresses import (
 from tinygen.cancellation import CancellationToken
 from tinygen.clock import pinned
 from tinygen.errors import CantHandleException, ConfigError, StateError
+from tinygen.routed import ClosureAgent, ClosureContext, RoutedAgent, event, message_handler, rpc
 from tinygen.runtime import SingleThreadedAgentRuntime
 
 if TYPE_CHECKING:

@@ -10,9 +10,13 @@ import pytest
 
 from agents_for_tests import Counter
 from tinygen import (
+    AgentFailed,
+    AssistantAgent,
     CancellationToken,
     ConfigError,
+    FunctionCall,
     HandoffMessage,
+    ReplayChatCompletionClient,
     Response,
     RoundRobinGroupChat,
     RunLimits,
@@ -20,6 +24,7 @@ from tinygen import (
     TextMessage,
     UserInputRequestedEvent,
     UserProxyAgent,
+    suspend,
 )
 
 
@@ -138,3 +143,39 @@ async def test_a_handle_answers_the_person_of_its_run() -> None:
 async def test_a_message_is_a_task_too() -> None:
     result = await Counter("a").run(task=TextMessage(content="x", source="u"))
     assert result.messages[0].source == "u"
+
+
+async def test_a_question_can_be_answered_as_soon_as_it_is_seen() -> None:
+    handle = UserProxyAgent("user").start(task="q")
+    async for event in handle:
+        message = event.data.get("message")
+        if isinstance(message, UserInputRequestedEvent):
+            handle.answer(message.request_id, "at once")
+    assert (await handle).messages[-1].to_text() == "at once"
+
+
+async def test_reset_frees_a_suspended_agent() -> None:
+    agent = UserProxyAgent("user", input_func=suspend)
+    assert (await agent.run(task="q")).pending
+    with pytest.raises(ConfigError, match="suspended in another task"):
+        await agent.run(task="other")
+    await agent.reset()
+    assert (await agent.run(task="other")).pending
+
+
+async def test_a_stray_cancellation_of_an_agent_is_its_failure() -> None:
+    from agents_for_tests import Failing
+
+    with pytest.raises(AgentFailed, match="CancelledError"):
+        await Failing("a", asyncio.CancelledError()).run(task="x")
+
+
+async def test_an_agent_in_mid_turn_is_refused_to_its_own_tool() -> None:
+    async def ask_myself() -> str:
+        """Runs the agent it is a tool of."""
+        return (await agent.run(task="inner")).messages[-1].to_text()
+
+    model = ReplayChatCompletionClient([[FunctionCall("1", "{}", "ask_myself")]])
+    agent = AssistantAgent("a", model, tools=[ask_myself])
+    team = RoundRobinGroupChat([agent], max_turns=1)
+    assert "is already running" in (await team.run(task="x")).messages[-1].to_text()

@@ -18,6 +18,7 @@ from tinygen import (
     FunctionCall,
     FunctionExecutionResult,
     FunctionExecutionResultMessage,
+    FunctionTool,
     Handoff,
     HandoffMessage,
     Image,
@@ -29,10 +30,13 @@ from tinygen import (
     RequestUsage,
     StateError,
     StaticWorkbench,
+    StreamWorkbench,
     StructuredMessage,
     SystemMessage,
     TextMessage,
+    TextResultContent,
     ToolCallSummaryMessage,
+    ToolResult,
     UserMessage,
 )
 from tinygen.models import permissive
@@ -329,3 +333,94 @@ async def test_a_tool_that_returns_the_unserialisable_is_told_to_the_model() -> 
     result = await AssistantAgent("a", model([call("odd", "{}")]), tools=[odd]).run(task="q")
     assert isinstance(result.messages[-1], ToolCallSummaryMessage)
     assert result.messages[-1].results[0].is_error
+
+
+class Odd(ReplayChatCompletionClient):
+    """Gives what no client should."""
+
+    async def create(self, messages: Any, **_: Any) -> Any:
+        return None
+
+    async def create_stream(self, messages: Any, **_: Any) -> Any:
+        yield "piece"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_client_without_a_result_is_a_protocol_error(stream: bool) -> None:
+    with pytest.raises(ProtocolError, match="instead of a CreateResult"):
+        await AssistantAgent("a", Odd([]), model_client_stream=stream).run(task="q")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"model_client": None},
+        {"tools": add},
+        {"workbench": "bob"},
+        {"memory": ["bob"]},
+        {"model_context": "bob"},
+        {"max_tool_iterations": "2"},
+        {"tool_call_summary_format": "{nope}"},
+        {"handoffs": [Handoff]},
+    ],
+)
+def test_arguments_of_the_wrong_kind_are_refused(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        AssistantAgent("a", **{"model_client": model(), **arguments})
+
+
+@pytest.mark.parametrize("key", ["workbenches", "memories"])
+@pytest.mark.parametrize("value", [5, None, [{}, {}, {}]])
+async def test_parts_of_a_state_of_the_wrong_kind_are_refused(key: str, value: Any) -> None:
+    agent = AssistantAgent("a", model("hi"), tools=[add], memory=[ListMemory()])
+    with pytest.raises(StateError, match=key):
+        await agent.load_state({**await agent.save_state(), key: value})
+
+
+async def test_a_workbench_that_changes_its_list_is_read_again() -> None:
+    class Growing(StaticWorkbench):
+        schemas: list[Any] = []
+
+        async def list_tools(self) -> list[Any]:
+            self.schemas.append({**(await super().list_tools())[0], "name": f"add{len(self.schemas)}"})
+            return self.schemas
+
+    client = model([call("add0")], "x")
+    await AssistantAgent("a", client, workbench=Growing([add]), max_tool_iterations=2).run(task="q")
+    assert [len(asked.tools) for asked in client.create_calls] == [1, 2]
+
+
+async def test_any_stream_workbench_streams() -> None:
+    class Own(StreamWorkbench):
+        async def list_tools(self) -> list[Any]:
+            return [{"name": "own", "description": "", "parameters": {"type": "object", "properties": {}}}]
+
+        async def call_tool_stream(self, *arguments: Any, **_: Any) -> Any:
+            yield TextMessage(content="on the way", source="own")
+            yield ToolResult(name="own", result=[TextResultContent(content="done")])
+
+    result = await AssistantAgent("a", model([call("own", "{}")]), workbench=Own()).run(task="q")
+    assert [message.to_text() for message in result.messages if message.type == "TextMessage"] == ["q", "on the way"]
+    assert result.messages[-1].to_text() == "done"
+
+
+async def test_a_handoff_tool_that_fails_hands_nothing_over() -> None:
+    def fail() -> str:
+        raise ValueError("not now")
+
+    class Broken(Handoff):
+        @property
+        def handoff_tool(self) -> Any:
+            return FunctionTool(fail, name=self.name, description="")
+
+    agent = AssistantAgent("a", model([call("transfer_to_bob", "{}")]), handoffs=[Broken(target="bob")])
+    answer = (await agent.run(task="q")).messages[-1]
+    assert (answer.type, answer.to_text()) == ("ToolCallSummaryMessage", "not now")
+
+
+async def test_the_instructions_are_the_same_message_in_every_turn() -> None:
+    client = model("one", "two")
+    agent = AssistantAgent("a", client)
+    await agent.run(task="q")
+    await agent.run(task="r")
+    assert client.create_calls[0].messages[0] is client.create_calls[1].messages[0]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -144,15 +145,19 @@ async def cut_and_run_again(loop: CountingLoop, way: Any, at: int, shared: bool)
     return over
 
 
+EAGER = pytest.param(True, id="eager", marks=pytest.mark.skipif(sys.version_info < (3, 12), reason="needs Python 3.12"))
+
+
+@pytest.mark.parametrize("eager", [pytest.param(False, id="lazy"), EAGER])
 @pytest.mark.parametrize("shared", [False, True], ids=["own runtime", "shared runtime"])
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
-def test_a_team_cut_short_at_any_step_ends_cleanly_and_runs_again(way: Any, shared: bool) -> None:
+def test_a_team_cut_short_at_any_step_ends_cleanly_and_runs_again(way: Any, shared: bool, eager: bool) -> None:
     for at in range(1, 400):
-        if run_counted(partial(cut_and_run_again, way=way, at=at, shared=shared)):
+        if run_counted(partial(cut_and_run_again, way=way, at=at, shared=shared), eager=eager):
             break
     else:
         raise AssertionError("the run never got to its end")
-    assert at > 20
+    assert at > 15
     gc.collect()
 
 

@@ -56,3 +56,11 @@ def test_each_command_is_the_one_that_ci_runs(number: int) -> None:
 
     assert shown.stdout.strip() == COMMANDS[number]
     assert f"<!-- command {number} -->\n```sh\n{COMMANDS[number]}\n```\n" in text
+
+
+def test_each_pattern_of_the_core_chapter_fits_into_fifteen_lines() -> None:
+    text = (ROOT / "docs" / "core.md").read_text(encoding="utf-8")
+
+    too_long = [block[:80] for block in FENCE.findall(text) if sum(map(bool, map(str.strip, block.splitlines()))) > 15]
+
+    assert too_long == []

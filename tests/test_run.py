@@ -15,11 +15,13 @@ from tinygen import (
     ReplayChatCompletionClient,
     RoundRobinGroupChat,
     RunLimits,
+    RunStopped,
     Suspended,
     TaskResult,
     effect,
     fan_out,
     listen,
+    run_scope,
 )
 from tinygen.clock import pinned
 from tinygen.run import Ledger, current_scope
@@ -238,3 +240,148 @@ async def test_a_thousand_short_runs_leave_no_tasks_and_little_memory() -> None:
     finally:
         tracemalloc.stop()
     assert len(asyncio.all_tasks()) <= 2
+
+
+async def test_plain_work_done_in_a_scope_is_limited_and_named() -> None:
+    async def work() -> str:
+        for _ in range(3):
+            await effect("tool", {}, answer, None)
+        return "done"
+
+    async def answer() -> str:
+        return "x"
+
+    assert await run_scope("job", work) == "done"
+    with pytest.raises(RunStopped, match=r"'job' has no result: limit reached: tool_calls \(2 of 2\)") as caught:
+        await run_scope("job", work, limits=RunLimits(tool_calls=2))
+    assert (caught.value.name, current_scope()) == ("job", None)
+
+
+async def test_what_work_in_a_scope_raises_is_raised_as_it_is() -> None:
+    async def work() -> None:
+        raise KeyError("gone")
+
+    with pytest.raises(KeyError, match="gone"):
+        await run_scope("job", work)
+
+
+async def test_a_scope_inside_another_is_limited_by_both() -> None:
+    async def answer() -> str:
+        return "x"
+
+    async def inner() -> str:
+        return await run_scope("inner", lambda: effect("tool", {}, answer, None), limits=RunLimits(tool_calls=5))
+
+    async def outer() -> list[str]:
+        return [await inner() for _ in range(3)]
+
+    with pytest.raises(RunStopped, match="'outer' has no result"):
+        await run_scope("outer", outer, limits=RunLimits(tool_calls=2))
+
+
+async def test_a_run_stopped_before_its_first_step_has_a_result() -> None:
+    handle = RoundRobinGroupChat([Counter("a")]).start(task="x")
+    handle.stop("enough")
+    assert (await handle).stop_reason == "enough"
+
+
+def test_a_team_whose_loop_was_closed_over_its_run_runs_again() -> None:
+    team = RoundRobinGroupChat([Counter("a")], max_turns=3)
+    loop = asyncio.new_event_loop()
+
+    async def leave() -> None:
+        handles.append(team.start(task="x"))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    handles: list[Any] = []
+    loop.run_until_complete(leave())
+    for task in asyncio.all_tasks(loop):
+        task.cancel()
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    assert team.run_sync(task="y").stop_reason == "Maximum number of turns 3 reached."
+
+
+async def test_a_waiter_cancelled_before_its_run_began_is_cancelled() -> None:
+    team = RoundRobinGroupChat([Counter("a")], max_turns=500)
+    stream = team.run_stream(task="x")
+    await stream.__anext__()
+    closing = asyncio.ensure_future(stream.aclose())
+    second = asyncio.ensure_future(team.run(task="y"))
+    await asyncio.sleep(0)
+    second.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    await closing
+    assert [message.to_text() for message in team._thread if message.to_text() == "y"] == []
+
+
+async def test_run_sync_in_a_tool_ends_with_the_run_it_is_called_in() -> None:
+    from tinygen import FunctionCall
+
+    inner = RoundRobinGroupChat([speaker("p")], max_turns=100_000, name="inner")
+
+    def work() -> str:
+        """Runs a team in its thread."""
+        ended.append(inner.run_sync(task="x").stop_reason)
+        return ""
+
+    ended: list[Any] = []
+    model = ReplayChatCompletionClient([[FunctionCall("1", "{}", "work")]])
+    await AssistantAgent("a", model, tools=[work]).run(task="go", limits=RunLimits(timeout=0.05))
+    for _ in range(100):
+        if inner._live is None:
+            break
+        await asyncio.sleep(0.01)
+    assert inner._live is None
+    assert not ended
+
+
+async def test_a_listener_that_fails_changes_nothing() -> None:
+    def fail(event: Any) -> None:
+        raise ValueError("broken listener")
+
+    with listen(fail):
+        result = await RoundRobinGroupChat([Counter("a")], max_turns=1).run(task="x")
+    assert len(result.messages) == 2
+
+
+async def test_every_event_that_starts_ends_also_when_the_run_is_cut_short() -> None:
+    released = asyncio.Event()
+
+    class Deaf(Counter):
+        async def on_messages(self, messages: Any, cancellation_token: Any) -> Any:
+            while not released.is_set():
+                try:
+                    await released.wait()
+                except asyncio.CancelledError:
+                    pass
+            return await super().on_messages(messages, cancellation_token)
+
+    events: list[Any] = []
+    with listen(events.append):
+        await RoundRobinGroupChat([Deaf("d")]).run(task="x", limits=RunLimits(timeout=0.02))
+    released.set()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    started = sorted(event.id for event in events if event.phase == "start")
+    assert sorted(event.id for event in events if event.phase == "end") == started
+    assert events[-1].kind == "run"
+    assert events[-1].parent is None
+
+
+async def test_an_unread_handle_keeps_no_endless_list_of_events() -> None:
+    from tinygen.runner import UNREAD
+
+    handle = RoundRobinGroupChat([Counter("a")], max_turns=UNREAD).start(task="x")
+    await handle
+    assert len(handle._events.items) <= UNREAD
+
+
+async def test_time_at_work_counts_across_suspensions() -> None:
+    ledger = Ledger(RunLimits(timeout=5))
+    ledger.seconds = 2.0
+    other = Ledger(RunLimits(timeout=5))
+    other.add(ledger.counts())
+    assert other.seconds == 2.0

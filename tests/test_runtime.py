@@ -9,22 +9,19 @@ import threading
 import weakref
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors_for_tests import NOBODY, TOPIC, Blocked, Does, Text, echo, fail, passes, put
 from tinygen.actors import (
     AgentInstantiationContext,
     BaseAgent,
     DefaultInterventionHandler,
     DropMessage,
     MessageContext,
-    RoutedAgent,
-    message_handler,
-    rpc,
 )
 from tinygen.addresses import (
     AgentId,
@@ -42,13 +39,9 @@ from tinygen.errors import (
     Suspended,
     UndeliverableException,
 )
+from tinygen.routed import RoutedAgent, message_handler, rpc
 from tinygen.run import Run
 from tinygen.runtime import SingleThreadedAgentRuntime as Runtime
-
-Do = Callable[["Does", Any, MessageContext], Awaitable[Any]]
-
-TOPIC = TopicId("news", "here")
-NOBODY = AgentId("nobody", "x")
 
 
 @pytest.fixture
@@ -59,70 +52,6 @@ def runtime() -> Runtime:
 @pytest.fixture
 def strict_runtime() -> Runtime:
     return Runtime(ignore_unhandled_exceptions=False)
-
-
-@dataclass
-class Text:
-    text: str
-
-
-class Does(BaseAgent):
-    """An agent that does what a function says."""
-
-    def __init__(self, do: Do) -> None:
-        super().__init__("does")
-        self.do = do
-        self.state: dict[str, Any] = {}
-
-    async def on_message_impl(self, message: Any, ctx: MessageContext) -> Any:
-        return await self.do(self, message, ctx)
-
-    async def save_state(self) -> dict[str, Any]:
-        return dict(self.state)
-
-    async def load_state(self, state: Any) -> None:
-        self.state = dict(state)
-
-
-async def echo(agent: Does, message: Any, ctx: MessageContext) -> Any:
-    return message
-
-
-async def fail(agent: Does, message: Any, ctx: MessageContext) -> Any:
-    raise message
-
-
-async def put(runtime: Runtime, type: str, do: Do, *, topic: str | None = None) -> AgentId:
-    """Register agents of this type; the id of one of them."""
-    await Does.register(runtime, type, lambda: Does(do))
-    if topic:
-        await runtime.add_subscription(TypeSubscription(topic, type))
-    return AgentId(type, "here")
-
-
-class Blocked:
-    """A handler that waits until it is let go; counts how often it began, ended and was cancelled."""
-
-    def __init__(self) -> None:
-        self.began, self.go = asyncio.Event(), asyncio.Event()
-        self.begun = self.ended = self.cancelled = 0
-
-    async def __call__(self, agent: Does, message: Any, ctx: MessageContext) -> Any:
-        self.begun += 1
-        self.began.set()
-        try:
-            await self.go.wait()
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            raise
-        self.ended += 1
-        return message
-
-
-async def passes() -> None:
-    """Let everything that is ready run."""
-    for _ in range(10):
-        await asyncio.sleep(0)
 
 
 # --- requests
@@ -917,7 +846,7 @@ async def test_cancelling_at_any_step_leaves_the_runtime_idle(runtime: Runtime, 
     await runtime.stop_when_idle()
 
     assert sending.cancelled() or await sending == 0
-    assert not runtime._live and not runtime._making and not runtime._queue
+    assert not runtime._live and not runtime._changing and not runtime._queue
 
 
 # --- stopping
@@ -955,8 +884,8 @@ async def test_an_event_that_a_stop_leaves_undelivered_is_in_the_log(caplog: pyt
     await runtime.stop()
 
     [(error, message, agent)] = told
-    assert isinstance(error, UndeliverableException) and (message, agent) == (1, None)
-    assert "a message of type int failed in the queue" in caplog.text
+    assert isinstance(error, UndeliverableException) and (message, agent) == (1, AgentId("d", "here"))
+    assert "a message of type int failed at agent d/here" in caplog.text
     runtime.start()
     await runtime.stop_when_idle()  # nobody failed
 
@@ -1394,7 +1323,7 @@ async def test_nobody_is_left_waiting_whatever_happens(acts: list[str]) -> None:
     assert all(sending.done() for sending in sent)
     expected = (ValueError, LookupError, MessageDroppedException, asyncio.CancelledError, str)
     assert all(isinstance(end, expected) for end in await asyncio.gather(*sent, return_exceptions=True))
-    assert not runtime._live and not runtime._making and not runtime._queue
+    assert not runtime._live and not runtime._changing and not runtime._queue
 
 
 # --- other ways to run tasks
@@ -1439,12 +1368,10 @@ async def test_a_task_factory_that_fails_is_the_senders_to_know(runtime: Runtime
         coro.close()
         raise MemoryError("no more tasks")
 
-    sending = asyncio.ensure_future(runtime.send_message(1, agent))
-    await asyncio.sleep(0)
     loop.set_task_factory(refuse)
     try:
         with pytest.raises(MemoryError, match="no more tasks"):
-            await sending
+            await runtime.send_message(1, agent)
     finally:
         loop.set_task_factory(None)
     assert await runtime.send_message(2, agent) == 2
@@ -1461,7 +1388,7 @@ async def test_ten_thousand_agents_made_and_released_leave_nothing(runtime: Runt
     await runtime.stop_when_idle()
 
     assert await runtime.save_state() == {}
-    assert not runtime._live and not runtime._making and not runtime._agents
+    assert not runtime._live and not runtime._changing and not runtime._agents
 
 
 class Asks(RoutedAgent):

@@ -11,6 +11,7 @@ import pytest
 from agents_for_tests import Counter, speaker
 from tinygen import (
     AssistantAgent,
+    BaseStreamTool,
     ConfigError,
     FunctionCall,
     FunctionExecutionResultMessage,
@@ -23,6 +24,7 @@ from tinygen import (
     StateError,
     Suspended,
     TaskResult,
+    TextMessage,
     UserProxyAgent,
     effect,
     suspend,
@@ -239,3 +241,129 @@ async def test_an_agent_that_swallows_the_suspension_does_not_hide_it() -> None:
 
 def test_the_error_of_divergence_says_where() -> None:
     assert "at 'team/turn 1/a@1'" in str(RunDiverged("team/turn 1/a@1", "model"))
+
+
+async def test_what_a_tool_ran_is_taken_back_too() -> None:
+    asked = UserProxyAgent("user", input_func=suspend)
+    inner = RoundRobinGroupChat([speaker("s"), asked], termination_condition=MaxMessageTermination(3), name="inner")
+
+    async def ask_team(task: str) -> str:
+        """Asks a team."""
+        return " / ".join(message.to_text() for message in (await inner.run(task=task)).messages)
+
+    model = ReplayChatCompletionClient([[FunctionCall("1", '{"task": "hi"}', "ask_team")]])
+    agent = AssistantAgent("a", model, tools=[ask_team])
+    result = await agent.run(task="go")
+    agent.answer(result.pending[0].id, "yes")
+    assert (await agent.run(task="go")).messages[-1].to_text() == "hi / s /  / yes"
+
+
+class Listing(Counter):
+    """Keeps a list, and asks about it."""
+
+    async def on_messages(self, messages: Any, cancellation_token: Any) -> Any:
+        self.heard.append("turn")
+
+        async def nobody_there() -> str:
+            raise Suspended
+
+        answer = await effect("input", {"heard": list(self.heard)}, nobody_there, str, name=self.name)
+        response = await super().on_messages(messages, cancellation_token)
+        response.chat_message.content = answer
+        return response
+
+
+async def test_an_agents_own_lists_and_counters_are_taken_back() -> None:
+    agent = Listing("a")
+    result = await agent.run(task="go")
+    agent.answer(result.pending[0].id, "yes")
+    assert (await agent.run(task="go")).messages[-1].to_text() == "yes"
+    assert (agent.heard, agent._count) == (["turn", "go"], 1)
+
+
+async def test_a_subclass_of_the_assistant_counts_a_turn_once() -> None:
+    class Counting(AssistantAgent):
+        turns = 0
+
+        async def on_messages_stream(self, messages: Any, cancellation_token: Any) -> Any:
+            self.turns += 1
+            async for item in super().on_messages_stream(messages, cancellation_token):
+                yield item
+
+    model = ReplayChatCompletionClient([[FunctionCall("1", '{"action": "x"}', "approved")]])
+    agent = Counting("a", model, tools=[approved])
+    result = await agent.run(task="go")
+    agent.answer(result.pending[0].id, "yes")
+    await agent.run(task="go")
+    assert agent.turns == 1
+
+
+async def test_an_answer_that_is_no_text_is_refused_and_the_run_still_waits() -> None:
+    agent = UserProxyAgent("user", input_func=suspend)
+    result = await agent.run(task="q")
+    with pytest.raises(ConfigError, match="must be text, not 42"):
+        agent.answer(result.pending[0].id, 42)
+    agent.answer(result.pending[0].id, "yes")
+    assert (await agent.run()).messages[-1].to_text() == "yes"
+
+
+async def test_questions_of_one_place_can_be_answered_in_any_order() -> None:
+    class Asks(Counter):
+        async def on_messages(self, messages: Any, cancellation_token: Any) -> Any:
+            async def nobody_there() -> str:
+                raise Suspended
+
+            texts = await asyncio.gather(*(effect("input", n, nobody_there, str, name=n) for n in ("one", "two")))
+            response = await super().on_messages(messages, cancellation_token)
+            response.chat_message.content = " ".join(texts)
+            return response
+
+    agent = Asks("a")
+    result = await agent.run(task="go")
+    while result.pending:
+        agent.answer(result.pending[-1].id, f"for {result.pending[-1].content}")
+        result = await agent.run(task="go")
+    assert result.messages[-1].to_text() == "for one for two"
+
+
+async def test_what_a_streaming_tool_said_is_said_again() -> None:
+    class Chatty(BaseStreamTool[Any, Any, str]):
+        def __init__(self) -> None:
+            super().__init__(dict, str, "chatty", "says something on the way")
+
+        async def run_stream(self, args: Any, cancellation_token: Any, call_id: str | None = None) -> Any:
+            CALLS.append("chatty")
+            yield TextMessage(content="on the way", source="chatty")
+            yield "done"
+
+    CALLS.clear()
+    calls = [FunctionCall("1", "{}", "chatty"), FunctionCall("2", '{"action": "x"}', "approved")]
+    agent = AssistantAgent("a", ReplayChatCompletionClient([calls]), tools=[Chatty(), approved])
+    result = await agent.run(task="go")
+    agent.answer(result.pending[0].id, "yes")
+    result = await agent.run(task="go")
+    assert [message.type for message in result.messages] == [
+        "TextMessage",
+        "ToolCallRequestEvent",
+        "TextMessage",
+        "ToolCallExecutionEvent",
+        "ToolCallSummaryMessage",
+    ]
+    assert CALLS == ["chatty"]
+
+
+async def test_streamed_pieces_are_recalled_as_they_came() -> None:
+    class Pair(RoundRobinGroupChat):
+        async def select_speakers(self, thread: Any) -> list[str]:
+            return ["a", "user"]
+
+    writer = AssistantAgent("a", ReplayChatCompletionClient(["one two three"]), model_client_stream=True)
+    team = Pair([writer, UserProxyAgent("user", input_func=suspend)], max_turns=1)
+    result = await team.run(task="go")
+    team.answer(result.pending[0].id, "yes")
+    pieces = [
+        item.content
+        async for item in team.run_stream(task="go")
+        if not isinstance(item, TaskResult) and item.type == "ModelClientStreamingChunkEvent"
+    ]
+    assert pieces == ["one ", "two ", "three"]

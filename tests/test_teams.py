@@ -405,3 +405,137 @@ async def test_a_message_from_before_is_never_handed_over_twice() -> None:
         await token_run
     await team.run(task=TextMessage(content="y", source="u"))
     assert member.heard.count("x") <= 1
+
+
+async def test_an_agent_may_sit_in_a_team_and_in_the_team_within() -> None:
+    agent = Counter("a")
+    inner = RoundRobinGroupChat([agent, Counter("b")], max_turns=1, name="inner")
+    team = RoundRobinGroupChat([agent, inner], max_turns=2)
+    for _ in range(3):
+        await team.run(task="x")
+    assert agent._live is None
+
+
+async def test_a_member_of_a_nested_team_is_refused_while_it_runs_alone() -> None:
+    member = Counter("p")
+    team = RoundRobinGroupChat([RoundRobinGroupChat([member], name="inner")])
+    stream = RoundRobinGroupChat([member]).run_stream(task="x")
+    await stream.__anext__()
+    with pytest.raises(AlreadyRunning, match="'p' is already running"):
+        await team.run(task="x")
+    await stream.aclose()
+
+
+class Scripted(BaseGroupChat):
+    """Lets those speak who are named in `script`."""
+
+    def __init__(self, participants: Any, script: list[Any], **arguments: Any) -> None:
+        super().__init__(participants, **arguments)
+        self.script = list(script)
+
+    async def select_speakers(self, thread: Any) -> Any:
+        return self.script.pop(0)
+
+
+async def test_nobody_speaks_twice_side_by_side() -> None:
+    with pytest.raises(ConfigError, match="twice side by side"):
+        await Scripted([Counter("a")], [["a", "a"]]).run(task="x")
+
+
+async def test_a_policy_may_name_one_speaker_as_text() -> None:
+    result = await Scripted([Counter("anna")], ["anna"], max_turns=1).run(task="x")
+    assert texts(result) == ["x", "anna 1"]
+
+
+async def test_the_result_is_in_the_order_of_names_whoever_was_faster() -> None:
+    gate = asyncio.Event()
+
+    class Slow(Counter):
+        async def on_messages(self, messages: Any, cancellation_token: Any) -> Any:
+            await gate.wait()
+            return await super().on_messages(messages, cancellation_token)
+
+    class Fast(Counter):
+        async def on_messages(self, messages: Any, cancellation_token: Any) -> Any:
+            gate.set()
+            return await super().on_messages(messages, cancellation_token)
+
+    result = await Scripted([Slow("slow"), Fast("fast")], [["slow", "fast"]], max_turns=1).run(task="x")
+    assert texts(result) == ["x", "slow 1", "fast 1"]
+
+
+async def test_what_is_sent_too_late_is_heard_in_the_next_run() -> None:
+    member = Counter("a")
+    team = RoundRobinGroupChat([member], max_turns=1)
+    handle = team.start(task="x")
+    async for event in handle:
+        if event.kind == "message" and event.name == "TextMessage" and event.data["message"].source == "a":
+            handle.send("late")
+    await handle
+    await team.run()
+    assert member.heard == ["x", "late"]
+
+
+async def test_an_agents_handle_takes_no_messages() -> None:
+    handle = Counter("a").start(task="x")
+    with pytest.raises(ConfigError, match="'a' is an agent"):
+        handle.send("hurry")
+    await handle
+
+
+async def test_a_paused_team_pauses_the_teams_within() -> None:
+    member = Counter("p")
+    team = RoundRobinGroupChat([RoundRobinGroupChat([member], max_turns=9, name="inner")], max_turns=1)
+    handle = team.start(task="x")
+    async for event in handle:
+        if event.kind == "message" and event.data["message"].to_text() == "p 2":
+            handle.pause()
+            break
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert member._count <= 3
+    handle.resume()
+    assert len((await handle).messages) == 10
+
+
+async def test_a_run_refused_for_its_runtime_has_delivered_nothing() -> None:
+    runtime, member = SingleThreadedAgentRuntime(), Counter("a")
+    team = RoundRobinGroupChat([member], runtime=runtime, max_turns=1)
+    with pytest.raises(ConfigError, match="not running"):
+        await team.run(task="x")
+    runtime.start()
+    await team.run(task="y")
+    assert member.heard == ["y"]
+    await runtime.stop_when_idle()
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"limits": {"timeout": 1}}, {"cancellation_token": "stop"}, {"limits": "none"}, {"limits": 3}]
+)
+async def test_wrong_arguments_of_a_run_are_refused_and_lock_nothing(arguments: dict[str, Any]) -> None:
+    team = RoundRobinGroupChat([Counter("a")], max_turns=1)
+    with pytest.raises(ConfigError, match=next(iter(arguments))):
+        await team.run(task="x", **arguments)
+    assert texts(await team.run(task="y")) == ["y", "a 1"]
+
+
+@pytest.mark.parametrize("limits", [{"timeout": "x"}, {"tokens": -1}, {"messages": True}, {"cost": float("nan")}])
+def test_a_limit_that_is_no_number_is_refused(limits: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="must be a number"):
+        RunLimits(**limits)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"max_turns": "3"},
+        {"max_turns": 1.5},
+        {"max_turns": 0},
+        {"termination_condition": 1},
+        {"runtime": 5},
+        {"name": 5},
+    ],
+)
+def test_wrong_arguments_of_a_team_are_refused(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        RoundRobinGroupChat([Counter("a")], **arguments)

@@ -12,10 +12,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .actors import (
         Agent as Agent, AgentInstantiationContext as AgentInstantiationContext, AgentMetadata as AgentMetadata,
-        AgentRuntime as AgentRuntime, BaseAgent as BaseAgent, ClosureAgent as ClosureAgent,
-        ClosureContext as ClosureContext, DefaultInterventionHandler as DefaultInterventionHandler,
-        DropMessage as DropMessage, InterventionHandler as InterventionHandler, MessageContext as MessageContext,
-        RoutedAgent as RoutedAgent, event as event, message_handler as message_handler, rpc as rpc
+        AgentProxy as AgentProxy, AgentRuntime as AgentRuntime, BaseAgent as BaseAgent,
+        DefaultInterventionHandler as DefaultInterventionHandler, DropMessage as DropMessage,
+        InterventionHandler as InterventionHandler, MessageContext as MessageContext
     )
     from .addresses import (
         AgentId as AgentId, AgentType as AgentType, DefaultSubscription as DefaultSubscription,
@@ -47,14 +46,17 @@ if TYPE_CHECKING:
     )
     from .errors import (
         AgentFailed as AgentFailed, AlreadyRunning as AlreadyRunning, AuthenticationError as AuthenticationError,
-        CantHandleException as CantHandleException, ConfigError as ConfigError, ConnectionFailed as ConnectionFailed,
-        DecodeError as DecodeError, EncodeError as EncodeError, IncompleteResponse as IncompleteResponse,
-        LimitReached as LimitReached, MessageDroppedException as MessageDroppedException, ModelError as ModelError,
-        ModelTimeout as ModelTimeout, NotAccessibleError as NotAccessibleError, ProtocolError as ProtocolError,
+        CallCycle as CallCycle, CantHandleException as CantHandleException, ConfigError as ConfigError,
+        ConnectionFailed as ConnectionFailed, DecodeError as DecodeError, EncodeError as EncodeError,
+        IncompleteResponse as IncompleteResponse, InvalidToolArgumentsException as InvalidToolArgumentsException,
+        LimitReached as LimitReached, MessageDroppedException as MessageDroppedException,
+        MessageTimeout as MessageTimeout, ModelError as ModelError, ModelTimeout as ModelTimeout,
+        NotAccessibleError as NotAccessibleError, Overloaded as Overloaded, ProtocolError as ProtocolError,
         RateLimitError as RateLimitError, RequestError as RequestError, ResponseTooLarge as ResponseTooLarge,
-        RunDiverged as RunDiverged, ServerError as ServerError, StateError as StateError, Suspended as Suspended,
-        TerminatedException as TerminatedException, TinygenError as TinygenError, ToolError as ToolError,
-        UndeliverableException as UndeliverableException
+        RunDiverged as RunDiverged, RunStopped as RunStopped, ServerError as ServerError, StateError as StateError,
+        Suspended as Suspended, TerminatedException as TerminatedException, TinygenError as TinygenError,
+        ToolError as ToolError, ToolException as ToolException, ToolExecutionException as ToolExecutionException,
+        ToolNotFoundException as ToolNotFoundException, UndeliverableException as UndeliverableException
     )
     from .journal import (
         effect as effect
@@ -100,8 +102,15 @@ if TYPE_CHECKING:
         Chunks as Chunks, Delayed as Delayed, ReplayChatCompletionClient as ReplayChatCompletionClient,
         ReplayRequest as ReplayRequest
     )
+    from .monitoring import (
+        DeadLetter as DeadLetter, MessageTrace as MessageTrace, RuntimeStatistics as RuntimeStatistics
+    )
+    from .routed import (
+        ClosureAgent as ClosureAgent, ClosureContext as ClosureContext, RoutedAgent as RoutedAgent, event as event,
+        message_handler as message_handler, rpc as rpc
+    )
     from .run import (
-        RunLimits as RunLimits, fan_out as fan_out
+        RunLimits as RunLimits, fan_out as fan_out, run_scope as run_scope
     )
     from .runner import (
         RunHandle as RunHandle, RunStream as RunStream, TaskRunner as TaskRunner
@@ -109,21 +118,33 @@ if TYPE_CHECKING:
     from .runtime import (
         SingleThreadedAgentRuntime as SingleThreadedAgentRuntime
     )
+    from .serialization import (
+        JSON_DATA_CONTENT_TYPE as JSON_DATA_CONTENT_TYPE, MessageSerializer as MessageSerializer,
+        SerializationRegistry as SerializationRegistry, UnknownPayload as UnknownPayload,
+        try_get_known_serializers_for_type as try_get_known_serializers_for_type
+    )
     from .teams import (
         BaseGroupChat as BaseGroupChat, RoundRobinGroupChat as RoundRobinGroupChat
     )
     from .telemetry import (
         Event as Event, listen as listen
     )
+    from .timers import (
+        Timer as Timer
+    )
+    from .tool_agent import (
+        ToolAgent as ToolAgent, tool_agent_caller_loop as tool_agent_caller_loop
+    )
+    from .toolbox import (
+        Handoff as Handoff
+    )
     from .tools import (
         BaseStreamTool as BaseStreamTool, BaseTool as BaseTool, BaseToolWithState as BaseToolWithState,
         FunctionTool as FunctionTool, ImageResultContent as ImageResultContent,
         StaticStreamWorkbench as StaticStreamWorkbench, StaticWorkbench as StaticWorkbench,
+        StreamWorkbench as StreamWorkbench,
         TextResultContent as TextResultContent, Tool as Tool, ToolOverride as ToolOverride, ToolResult as ToolResult,
         Workbench as Workbench
-    )
-    from .toolbox import (
-        Handoff as Handoff
     )
     from .ui import (
         Console as Console, UserInputManager as UserInputManager
@@ -131,9 +152,8 @@ if TYPE_CHECKING:
 else:
     _NAMES = {
         "actors": (
-            "Agent AgentInstantiationContext AgentMetadata AgentRuntime BaseAgent ClosureAgent ClosureContext "
-            "DefaultInterventionHandler DropMessage InterventionHandler MessageContext RoutedAgent event "
-            "message_handler rpc"
+            "Agent AgentInstantiationContext AgentMetadata AgentProxy AgentRuntime BaseAgent "
+            "DefaultInterventionHandler DropMessage InterventionHandler MessageContext"
         ),
         "addresses": (
             "AgentId AgentType DefaultSubscription DefaultTopicId MessageHandlerContext Subscription "
@@ -151,10 +171,12 @@ else:
             "TimeoutTermination TokenUsageTermination"
         ),
         "errors": (
-            "AgentFailed AlreadyRunning AuthenticationError CantHandleException ConfigError ConnectionFailed "
-            "DecodeError EncodeError IncompleteResponse LimitReached MessageDroppedException ModelError ModelTimeout "
-            "NotAccessibleError ProtocolError RateLimitError RequestError ResponseTooLarge RunDiverged ServerError "
-            "StateError Suspended TerminatedException TinygenError ToolError UndeliverableException"
+            "AgentFailed AlreadyRunning AuthenticationError CallCycle CantHandleException ConfigError "
+            "ConnectionFailed DecodeError EncodeError IncompleteResponse InvalidToolArgumentsException LimitReached "
+            "MessageDroppedException MessageTimeout ModelError ModelTimeout NotAccessibleError Overloaded "
+            "ProtocolError RateLimitError RequestError ResponseTooLarge RunDiverged RunStopped ServerError StateError "
+            "Suspended TerminatedException TinygenError ToolError ToolException ToolExecutionException "
+            "ToolNotFoundException UndeliverableException"
         ),
         "journal": "effect",
         "memory": "ListMemory Memory MemoryMimeType MemoryQueryResult UpdateContextResult",
@@ -174,19 +196,26 @@ else:
         "models": "ChatCompletionClient ModelInfo ToolSchema create_client",
         "models.openai": "AzureOpenAIChatCompletionClient OpenAIChatCompletionClient",
         "models.replay": "Chunks Delayed ReplayChatCompletionClient ReplayRequest",
-        "run": "RunLimits fan_out",
+        "monitoring": "DeadLetter MessageTrace RuntimeStatistics",
+        "routed": "ClosureAgent ClosureContext RoutedAgent event message_handler rpc",
+        "run": "RunLimits fan_out run_scope",
         "runner": "RunHandle RunStream TaskRunner",
         "runtime": "SingleThreadedAgentRuntime",
+        "serialization": (
+            "JSON_DATA_CONTENT_TYPE MessageSerializer SerializationRegistry UnknownPayload "
+            "try_get_known_serializers_for_type"
+        ),
         "teams": "BaseGroupChat RoundRobinGroupChat",
         "telemetry": "Event listen",
+        "timers": "Timer",
+        "tool_agent": "ToolAgent tool_agent_caller_loop",
+        "toolbox": "Handoff",
         "tools": (
-            "BaseStreamTool BaseTool BaseToolWithState FunctionTool ImageResultContent StaticStreamWorkbench "
+            "BaseStreamTool BaseTool BaseToolWithState FunctionTool ImageResultContent StaticStreamWorkbench StreamWorkbench "
             "StaticWorkbench TextResultContent Tool ToolOverride ToolResult Workbench"
         ),
-        "toolbox": "Handoff",
         "ui": "Console UserInputManager",
     }
-    # fmt: on
     _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
 
     __all__ = ["__version__", *_HOME]

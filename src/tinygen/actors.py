@@ -7,32 +7,30 @@ subscriptions say which agent of which type a topic reaches.
 
 from __future__ import annotations
 
-import inspect
-import logging
 from contextvars import ContextVar
-from types import UnionType
 
 from .addresses import (
     AgentId,
     AgentType,
     Ambient,
-    SubscriptionInstantiationContext,
     TopicId,
     TypePrefixSubscription,
     TypeSubscription,
 )
 from .cancellation import CancellationToken
 from .clock import new_id
-from .errors import CantHandleException, ConfigError, StateError
+from .errors import ConfigError, StateError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-    from typing import Any, ClassVar, Literal, Protocol, TypedDict, TypeVar, overload
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+    from typing import Any, Protocol, TypedDict, TypeVar
 
     from typing_extensions import Self
 
     from .addresses import Subscription
+    from .serialization import MessageSerializer, SerializationRegistry
+    from .timers import Timer
 
     class AgentMetadata(TypedDict):
         """What is known of an agent from outside."""
@@ -42,22 +40,11 @@ if TYPE_CHECKING:
         description: str
 
     A = TypeVar("A", bound="Agent")
-    F = TypeVar("F", bound="Callable[..., Coroutine[Any, Any, Any]]")
-
-    class _MarksHandler(Protocol):
-        @overload
-        def __call__(self, func: F) -> F: ...
-        @overload
-        def __call__(
-            self, func: None = None, *, strict: bool = True, match: Callable[[Any, MessageContext], bool] | None = None
-        ) -> Callable[[F], F]: ...
+    Class = type[Any]
 
 else:
     Protocol = object
     AgentMetadata = dict
-
-_log = logging.getLogger("tinygen.runtime")
-
 
 # --- messages on their way
 
@@ -175,11 +162,13 @@ class AgentRuntime(Protocol):
         sender: AgentId | None = None,
         cancellation_token: CancellationToken | None = None,
         message_id: str | None = None,
+        timeout: float | None = None,
     ) -> Any:
-        """Send a request and wait for the answer, or for what its handler raises.
+        """Send a request and wait for the answer, or for what its handler raises; for `timeout` seconds at most.
 
         Raises `UndeliverableException` where there is no such agent, `MessageDroppedException` if an intervention
-        dropped the message. Cancelling the caller or the token cancels the handler.
+        dropped the message, `Overloaded` if the agent takes no more, `CallCycle` if sequential agents would wait for
+        each other, `MessageTimeout`. Cancelling the caller or the token cancels the handler, as the timeout does.
         """
         raise NotImplementedError
 
@@ -193,6 +182,22 @@ class AgentRuntime(Protocol):
         message_id: str | None = None,
     ) -> None:
         """Send an event to all agents subscribed to the topic, but not to the sender itself. Does not wait for them."""
+        raise NotImplementedError
+
+    def send_later(
+        self,
+        message: Any,
+        recipient: AgentId | TopicId,
+        *,
+        delay: float | None = None,
+        every: float | None = None,
+        sender: AgentId | None = None,
+    ) -> Timer:
+        """Send an event to one agent, or publish it to a topic, after `delay` seconds and then `every` so many.
+
+        A timer belongs to the runtime, not to the run it is set in, and ends when the runtime stops. Raises
+        RuntimeError if that is not started.
+        """
         raise NotImplementedError
 
     async def register_factory(
@@ -212,7 +217,8 @@ class AgentRuntime(Protocol):
     async def release(self, agent_id: AgentId) -> None:
         """Forget an agent that is no longer needed; no error if there is none.
 
-        One that a factory made is closed, and made anew for the next message. One that was registered as an instance
+        One that a factory made is closed when it has ended what it does, and made anew for the next message; where
+        the runtime has a store of states, it goes on with the state it had. One that was registered as an instance
         goes with its subscriptions, and its type with the last one.
         """
         raise NotImplementedError
@@ -246,7 +252,10 @@ class AgentRuntime(Protocol):
         raise NotImplementedError
 
     async def load_state(self, state: Mapping[str, Any]) -> None:
-        """Give the agents the states that `save_state` wrote. Those of unknown types are left out."""
+        """Give the agents the states that `save_state` wrote. Those of unknown types are left out.
+
+        Raises `StateError`, which names the agent, for what cannot be a state.
+        """
         raise NotImplementedError
 
     async def add_subscription(self, subscription: Subscription) -> None:
@@ -255,6 +264,15 @@ class AgentRuntime(Protocol):
 
     async def remove_subscription(self, id: str) -> None:
         """Raises `ConfigError` (a ValueError) if there is none of this id."""
+        raise NotImplementedError
+
+    @property
+    def serializers(self) -> SerializationRegistry:
+        """Who writes and reads which type of message, where messages leave the process."""
+        raise NotImplementedError
+
+    def add_message_serializer(self, serializer: MessageSerializer[Any] | Sequence[MessageSerializer[Any]]) -> None:
+        """Have messages of a type written and read in a way of one's own."""
         raise NotImplementedError
 
 
@@ -285,11 +303,18 @@ class AgentInstantiationContext(Ambient):
 
 
 class BaseAgent(Agent):
-    """An agent; derive from it and define `on_message_impl`, or derive from `RoutedAgent` and write handlers."""
+    """An agent; derive from it and define `on_message_impl`, or derive from `RoutedAgent` and write handlers.
+
+    `sequential = True` in the class has it handle one message at a time; a tuple of message classes says which ones
+    wait for each other. `max_pending` is how many messages it may have, begun or waiting, before senders get
+    `Overloaded`.
+    """
 
     __slots__ = ("_description", "_id", "_runtime")
 
-    _topics: ClassVar[tuple[str, ...]] = ()
+    sequential: bool | Sequence[Class] = False
+    max_pending: int | None = None
+    _topics: Sequence[str] = ()
 
     def __init__(self, description: str) -> None:
         self._description = description
@@ -339,10 +364,16 @@ class BaseAgent(Agent):
         *,
         cancellation_token: CancellationToken | None = None,
         message_id: str | None = None,
+        timeout: float | None = None,
     ) -> Any:
         """`AgentRuntime.send_message`, from this agent."""
         return await self.runtime.send_message(
-            message, recipient, sender=self._id, cancellation_token=cancellation_token, message_id=message_id
+            message,
+            recipient,
+            sender=self._id,
+            cancellation_token=cancellation_token,
+            message_id=message_id,
+            timeout=timeout,
         )
 
     async def publish_message(
@@ -381,10 +412,12 @@ class BaseAgent(Agent):
         skip_direct_message_subscription: bool = False,
     ) -> AgentType:
         """Register `factory` for this agent type, with the subscriptions of the class and one to `type:...`."""
-        cls._check()
+        serializers = serializers_of(cls._takes(), runtime)
         agent_type = await runtime.register_factory(type, factory, expected_class=cls)
+        if serializers:
+            runtime.add_message_serializer(serializers)
         topics = () if skip_class_subscriptions else vars(cls).get("_topics", ())
-        await _subscribe(runtime, _subscriptions(agent_type, topics, not skip_direct_message_subscription))
+        await subscribe(runtime, _subscriptions(agent_type, topics, not skip_direct_message_subscription))
         return agent_type
 
     async def register_instance(
@@ -396,21 +429,76 @@ class BaseAgent(Agent):
         skip_direct_message_subscription: bool = False,
     ) -> AgentId:
         """Put this agent in its place, subscribed to the topic type that equals its key."""
-        self._check()
+        serializers = serializers_of(self._takes(), runtime)
         await runtime.register_agent_instance(self, agent_id)
+        if serializers:
+            runtime.add_message_serializer(serializers)
         topics = () if skip_class_subscriptions else vars(self.__class__).get("_topics", ())
         direct = not skip_direct_message_subscription
-        await _subscribe(runtime, _subscriptions(agent_id.type, (agent_id.key, *topics), direct))
+        await subscribe(runtime, _subscriptions(agent_id.type, (agent_id.key, *topics), direct))
         return agent_id
 
     @classmethod
-    def _check(cls) -> None:
-        """Raise `ConfigError` if agents of this class could not work."""
+    def _takes(cls) -> Collection[Class]:
+        """The classes of messages it handles, if that is known. Raises `ConfigError` if its agents could not work."""
+        return ()
 
     def _unbound(self) -> RuntimeError:
         return RuntimeError(
             f"{type(self).__name__} has no id yet; make it in a factory given to register(), or use register_instance()"
         )
+
+
+class AgentProxy:
+    """An agent as one sees it from outside: by its id, through its runtime."""
+
+    __slots__ = ("_id", "_runtime")
+
+    def __init__(self, agent: AgentId, runtime: AgentRuntime) -> None:
+        self._id = agent
+        self._runtime = runtime
+
+    @property
+    def id(self) -> AgentId:
+        return self._id
+
+    @property
+    def metadata(self) -> Awaitable[AgentMetadata]:
+        return self._runtime.agent_metadata(self._id)
+
+    async def send_message(
+        self,
+        message: Any,
+        *,
+        sender: AgentId | None = None,
+        cancellation_token: CancellationToken | None = None,
+        message_id: str | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """`AgentRuntime.send_message`, to this agent."""
+        return await self._runtime.send_message(
+            message,
+            self._id,
+            sender=sender,
+            cancellation_token=cancellation_token,
+            message_id=message_id,
+            timeout=timeout,
+        )
+
+    async def save_state(self) -> Mapping[str, Any]:
+        return await self._runtime.agent_save_state(self._id)
+
+    async def load_state(self, state: Mapping[str, Any]) -> None:
+        await self._runtime.agent_load_state(self._id, state)
+
+
+def serializers_of(classes: Collection[Class], runtime: AgentRuntime) -> list[MessageSerializer[Any]]:
+    """What carries messages of these classes. Raises `ConfigError` if one of them cannot be carried."""
+    if not classes:
+        return []
+    from .serialization import JsonMessageSerializer
+
+    return [JsonMessageSerializer(each) for each in classes if not runtime.serializers.is_registered(each.__name__)]
 
 
 def _subscriptions(agent_type: str, topics: Sequence[str], direct: bool) -> list[Subscription]:
@@ -421,248 +509,9 @@ def _subscriptions(agent_type: str, topics: Sequence[str], direct: bool) -> list
     return made
 
 
-async def _subscribe(runtime: AgentRuntime, subscriptions: Sequence[Subscription]) -> None:
+async def subscribe(runtime: AgentRuntime, subscriptions: Sequence[Subscription]) -> None:
     for each in subscriptions:
         try:
             await runtime.add_subscription(each)
         except ConfigError:
             pass  # it is there already
-
-
-class _Handler:
-    """A method that handles messages of certain types; `wants` is a further condition."""
-
-    __slots__ = ("_strict", "function", "gives", "takes", "wants")
-
-    def __init__(
-        self, function: Callable[..., Any], rpc: bool | None, strict: bool, match: Callable[..., bool] | None
-    ) -> None:
-        if not inspect.iscoroutinefunction(inspect.unwrap(function)):
-            raise ConfigError(f"{_name_of(function)} must be an 'async def' to handle messages")
-        self.function = function
-        self.takes: tuple[Any, ...] | None = None
-        self.gives: tuple[Any, ...] | None = None
-        self.wants = match if rpc is None else _and_kind(rpc, match)
-        self._strict = strict
-
-    def resolve(self) -> _Handler:
-        """Read the annotations; late, so that they may name what is declared after the handler."""
-        hints = _hints(self.function)
-        self.takes, self.gives = _classes(hints["message"]), _classes(hints["return"], origins=True)
-        return self
-
-    def complain(self, answer: Any) -> None:
-        """About an answer that is not of a promised type."""
-        promised = " or ".join(each.__name__ for each in self.gives or ())
-        problem = f"{_name_of(self.function)} returned a {type(answer).__name__}; its annotation promises {promised}"
-        if self._strict:
-            raise ConfigError(f"{problem}. Change one of them, or pass strict=False to the decorator")
-        _log.warning("%s", problem)
-
-
-def _and_kind(rpc: bool, match: Callable[..., bool] | None) -> Callable[..., bool]:
-    """`match`, for requests only or for events only."""
-    return lambda message, ctx: ctx.is_rpc is rpc and (match is None or match(message, ctx))
-
-
-def _decorator(rpc: bool | None) -> _MarksHandler:
-    def marks(func: Any = None, *, strict: bool = True, match: Any = None) -> Any:
-        """Make a method of a `RoutedAgent` handle messages.
-
-        The annotation of the argument `message` says which, by their exact class or a union of classes; that of the
-        result what is returned. Of several handlers for a class, the first by name that wants the message gets it.
-
-        Args:
-            strict: raise if something else is returned than annotated; else log it.
-            match: a further condition, called with the message and its context.
-        """
-
-        def mark(function: Any) -> Any:
-            function._handler = _Handler(function, rpc, strict, match)
-            return function
-
-        return mark if func is None else mark(func)
-
-    return marks
-
-
-message_handler = _decorator(None)  # requests and events
-event = _decorator(False)  # events only
-rpc = _decorator(True)  # requests only
-
-
-class RoutedAgent(BaseAgent):
-    """An agent whose methods marked with `message_handler`, `event` or `rpc` get the messages of their type.
-
-        class Greeter(RoutedAgent):
-            @message_handler
-            async def on_name(self, message: Name, ctx: MessageContext) -> Greeting:
-                return Greeting(f"Hello {message.text}")
-
-        await Greeter.register(runtime, "greeter", lambda: Greeter("Says hello"))
-
-    A message of a subclass of an annotated class is not handled.
-    """
-
-    __slots__ = ()
-
-    # message class -> its handlers in order; made at the first need, when all annotations can be resolved
-    _table: ClassVar[Mapping[Any, Sequence[_Handler]] | None] = None
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        cls._table = None  # a subclass has handlers of its own
-
-    async def on_message_impl(self, message: Any, ctx: MessageContext) -> Any:
-        table = self._table
-        if table is None:
-            table = self._build()
-        for handler in table.get(message.__class__, ()):
-            if handler.wants is None or handler.wants(message, ctx):
-                answer = await handler.function(self, message, ctx)
-                if handler.gives is not None and not isinstance(answer, handler.gives):
-                    handler.complain(answer)
-                return answer
-        return await self.on_unhandled_message(message, ctx)
-
-    async def on_unhandled_message(self, message: Any, ctx: MessageContext) -> None:
-        """Called for a message no handler wants."""
-        _log.info("agent %s has no handler for a %s", self._id, type(message).__name__)
-
-    @classmethod
-    def _check(cls) -> None:
-        if cls._table is None:
-            cls._build()
-
-    @classmethod
-    def _build(cls) -> Mapping[Any, Sequence[_Handler]]:
-        table: dict[Any, list[_Handler]] = {}
-        for name in dir(cls):  # in alphabetical order
-            handler = getattr(getattr(cls, name, None), "_handler", None)
-            if isinstance(handler, _Handler):
-                takes = handler.resolve().takes
-                if takes is None:
-                    raise ConfigError(f"{_name_of(handler.function)} must name the classes of 'message', not Any")
-                for each in takes:
-                    table.setdefault(each, []).append(handler)
-        cls._table = table
-        return table
-
-
-ClosureContext = BaseAgent  # the agent that a closure speaks as
-
-
-class ClosureAgent(BaseAgent):
-    """An agent that is one function: `async (agent: ClosureContext, message: T, ctx: MessageContext) -> Answer`.
-
-    Made by `register_closure`. `unknown_type_policy` says what happens with messages of other types than the annotation
-    names: they are ignored, ignored with a line in the log ("warn"), or refused with `CantHandleException` ("error").
-    """
-
-    def __init__(
-        self,
-        description: str,
-        closure: Callable[[ClosureContext, Any, MessageContext], Awaitable[Any]],
-        *,
-        unknown_type_policy: Literal["error", "warn", "ignore"] = "warn",
-    ) -> None:
-        if unknown_type_policy not in ("error", "warn", "ignore"):
-            raise ConfigError(f"unknown_type_policy must be 'error', 'warn' or 'ignore', not {unknown_type_policy!r}")
-        super().__init__(description)
-        self._takes = _closure_takes(closure)
-        self._closure = closure
-        self._policy = unknown_type_policy
-
-    async def on_message_impl(self, message: Any, ctx: MessageContext) -> Any:
-        if self._takes is None or type(message) in self._takes:
-            return await self._closure(self, message, ctx)
-        problem = f"agent {self.id} has no handler for a {type(message).__name__}"
-        if self._policy == "error":
-            raise CantHandleException(problem)
-        if self._policy == "warn":
-            _log.warning("%s", problem)
-        return None
-
-    @classmethod
-    async def register_closure(
-        cls,
-        runtime: AgentRuntime,
-        type: str | AgentType,
-        closure: Callable[[ClosureContext, Any, MessageContext], Awaitable[Any]],
-        *,
-        unknown_type_policy: Literal["error", "warn", "ignore"] = "warn",
-        skip_direct_message_subscription: bool = False,
-        description: str = "",
-        subscriptions: Callable[[], Sequence[Subscription] | Awaitable[Sequence[Subscription]]] | None = None,
-    ) -> AgentType:
-        """Register `closure` as an agent type. `subscriptions` makes what it subscribes to."""
-        _closure_takes(closure)
-        made: Any = ()
-        if subscriptions is not None:
-            with SubscriptionInstantiationContext.populate_context(AgentType(type)):
-                made = subscriptions()
-                made = await made if inspect.isawaitable(made) else made
-        agent_type = await cls.register(
-            runtime,
-            type,
-            lambda: cls(description, closure, unknown_type_policy=unknown_type_policy),
-            skip_direct_message_subscription=skip_direct_message_subscription,
-        )
-        await _subscribe(runtime, made)
-        return agent_type
-
-
-# --- annotations
-
-
-def _closure_takes(closure: Callable[..., Any]) -> tuple[Any, ...] | None:
-    return _classes(_hints(closure)["message"])
-
-
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    """What the annotations of `message` and of the result stand for; others may be unknown at run time."""
-    name, written = _name_of(function), function.__annotations__
-    for each, what in ("message", "its argument 'message'"), ("return", "its result (None, if there is none)"):
-        if each not in written:
-            raise ConfigError(f"{name} needs a type annotation for {what}, by which messages are routed and checked")
-
-    def stand_in() -> None: ...
-
-    stand_in.__annotations__ = {each: written[each] for each in ("message", "return")}
-    try:
-        return inspect.get_annotations(stand_in, globals=inspect.unwrap(function).__globals__, eval_str=True)
-    except NameError as error:
-        raise ConfigError(f"an annotation of {name} cannot be resolved in its module: {error}") from error
-
-
-def _classes(hint: Any, origins: bool = False) -> tuple[Any, ...] | None:
-    """The classes a hint stands for, None if it stands for any. `origins`: the class of `list[int]` is list."""
-    if _is_any(hint):
-        return None
-    union = isinstance(hint, UnionType) or str(getattr(hint, "__origin__", "")) == "typing.Union"
-    found = []
-    for each in hint.__args__ if union else (hint,):
-        origin = getattr(each, "__origin__", None)
-        if origins:
-            each = origin or each
-            if _is_any(each) or not _is_checkable(each):
-                return None
-        elif origin is not None or not isinstance(each, type):
-            raise ConfigError(f"messages are routed by their class; {each!r} is not a class")
-        found.append(type(None) if each is None else each)
-    return tuple(found)
-
-
-def _is_any(hint: Any) -> bool:
-    return str(hint) in ("typing.Any", "typing_extensions.Any")
-
-
-def _is_checkable(hint: Any) -> bool:
-    try:
-        return isinstance(None, hint) is not None
-    except TypeError:  # a protocol, a literal, a type variable
-        return hint is None
-
-
-def _name_of(function: Callable[..., Any]) -> str:
-    return getattr(function, "__qualname__", repr(function))

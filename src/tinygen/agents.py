@@ -15,13 +15,15 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from collections import deque
 from contextlib import contextmanager
 from contextvars import ContextVar
+from copy import copy
 
 from .cancellation import CancellationToken
 from .clock import monotonic, new_id
-from .errors import ConfigError, DecodeError, StateError, Suspended, TinygenError
-from .journal import effect
+from .errors import AgentFailed, AlreadyRunning, ConfigError, DecodeError, StateError, Suspended, TinygenError
+from .journal import effect, root
 from .messages import (
     BaseAgentEvent,
     BaseChatMessage,
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
 
     Said = BaseAgentEvent | BaseChatMessage | Response
 
+_COPIED = (list, dict, set, deque)  # what `copy` makes another of that holds the same
+
 
 class BaseChatAgent(TaskRunner):
     """Base of all agents. A subclass defines `on_messages` (or the stream), `on_reset` and what it produces.
@@ -54,6 +58,8 @@ class BaseChatAgent(TaskRunner):
         description: what it is for; selectors read it.
     """
 
+    component_type = "agent"
+    _turn_of: Run | None = None
     opaque = False
     """Set to True in a class whose turn is not determined by its messages and effects: its whole turn is then one
     effect, recorded with the state it led to."""
@@ -111,32 +117,48 @@ class BaseChatAgent(TaskRunner):
         with loading():
             self._suspension = self._load_suspension(expect_state(state, "BaseState"))
 
+    async def reset(self) -> None:
+        await self._idle()
+        await self.on_reset(CancellationToken())
+        self._suspension = None
+
     async def close(self) -> None:
         """Let go of what it holds."""
 
     async def checkpoint(self) -> Undo:
-        """Go back to now, later: by `save_state` where a subclass defines it, else by its attributes as they are."""
-        if type(self).save_state is not BaseChatAgent.save_state:
-            state = await self.save_state()
+        """Go back to now, later: by `save_state` where a subclass defines it, else by its attributes as they are.
 
-            async def reload() -> None:
-                await self.load_state(state)
+        Lists, dicts and sets among them are copied, what they hold is not: an agent with a long memory overrides this.
+        """
+        if type(self).save_state is BaseChatAgent.save_state:
+            return self.mark_attributes()
+        state = await self.save_state()
 
-            return reload
-        attributes = dict(vars(self))
+        async def reload() -> None:
+            await self.load_state(state)
+
+        return reload
+
+    def mark_attributes(self) -> Undo:
+        """How to set every attribute back to what it is now."""
+        marked = {name: copy(value) if isinstance(value, _COPIED) else value for name, value in vars(self).items()}
 
         async def restore() -> None:
-            live, suspension = self._live, self._suspension
+            live, suspension, turn = self._live, self._suspension, self._turn_of
             vars(self).clear()
-            vars(self).update(attributes)
-            self._live, self._suspension = live, suspension
+            vars(self).update(marked)
+            self._live, self._suspension, self._turn_of = live, suspension, turn
 
         return restore
 
     async def take_turn(self, messages: Sequence[BaseChatMessage], run: Run) -> Response:
-        """Answer `messages` as part of `run`: says there what it says."""
+        """Answer `messages` as part of `run`: says there what it says. Raises `AlreadyRunning` in mid-turn."""
+        if self._turn_of is not None and not self._turn_of.over:
+            raise AlreadyRunning(self.name)
+        self._turn_of = run
         began = monotonic()
         scope = current_scope()
+        told: dict[str, Any] = {}
         event = run.tell("agent", "start", self.name, {}) if run.listeners else None
         outer = scope.event if scope is not None else None
         if scope is not None and event is not None:
@@ -144,10 +166,15 @@ class BaseChatAgent(TaskRunner):
         try:
             response = await (self._opaque_turn(messages, run) if self.opaque else self._turn(messages, run.emit))
             run.check()
+        except BaseException as failure:
+            told["error.type"] = type(failure).__name__
+            raise
         finally:
+            if self._turn_of is run:
+                self._turn_of = None
             if scope is not None and event is not None:
                 scope.event = outer
-                run.tell("agent", "end", self.name, {}, event=event, duration=monotonic() - began)
+                run.tell("agent", "end", self.name, told, event=event, duration=monotonic() - began)
         run.emit(response.chat_message)
         return response
 
@@ -203,8 +230,13 @@ class BaseChatAgent(TaskRunner):
             await run.apart(self.take_turn(task, run), f"turn of agent {self.name!r}", run.scope)
             run.check()
         except Suspended:
+            await run.roll_back()
             await undo()
             raise
+        except asyncio.CancelledError as stray:
+            if run.ending:
+                raise
+            raise AgentFailed(self.name, 1, None, stray) from stray
         return None
 
 
@@ -251,6 +283,8 @@ class UserProxyAgent(BaseChatAgent):
         self, name: str, *, description: str = "A human user", input_func: Callable[..., Any] | None = None
     ) -> None:
         super().__init__(name, description)
+        if input_func is not None and not callable(input_func):
+            raise ConfigError(f"input_func must be a function of the prompt, not {input_func!r:.80}")
         self._input_func = input_func
 
     @property
@@ -269,6 +303,9 @@ class UserProxyAgent(BaseChatAgent):
                 raise misbehaved(self, f"was given a handoff to {handoff.target!r}")
             prompt = f"Handoff received from {handoff.source}. {prompt}"
         requested = UserInputRequestedEvent(request_id=new_id(), source=self.name)
+        run = _asking_run()
+        if self._input_func is None and run is not None:
+            run.question(requested.request_id)  # may be answered as soon as it is seen
         yield requested
         request = {"prompt": prompt, "request_id": requested.request_id}
         text = await effect(
@@ -283,13 +320,9 @@ class UserProxyAgent(BaseChatAgent):
         """Nothing to forget."""
 
     async def _ask(self, prompt: str, request_id: str, token: CancellationToken) -> str:
-        scope, asker = current_scope(), self._input_func
-        run = scope.run if scope is not None else None
-        while run is not None and run.outer is not None:
-            run = run.outer.run
-        if asker is None and run is not None and run.questions is not None:
-            future = run.questions[request_id] = asyncio.get_running_loop().create_future()
-            return str(await token.link_future(future))
+        run, asker = _asking_run(), self._input_func
+        if asker is None and run is not None:
+            return str(await token.link_future(run.question(request_id)))
         from .tools import run_in_thread
 
         remember = self._request.set(request_id)
@@ -301,6 +334,13 @@ class UserProxyAgent(BaseChatAgent):
             return str(await run_in_thread(asker, prompt))
         finally:
             self._request.reset(remember)
+
+
+def _asking_run() -> Run | None:
+    """The run whose handle answers questions, if there is one."""
+    scope = current_scope()
+    run = root(scope.run) if scope is not None else None
+    return run if run is not None and run.asks else None
 
 
 async def last_response(stream: AsyncGenerator[Said, None]) -> Response:
@@ -333,6 +373,14 @@ def loading() -> Iterator[None]:
         raise
     except DecodeError as error:
         raise StateError(error.path, error.problem) from error
+
+
+def expect_states(state: Mapping[str, Any], key: str, number: int) -> list[Any]:
+    """The states under `key`: none, or as many as there are parts to load them. Raises `StateError`."""
+    states = state.get(key)
+    if key in state and (not isinstance(states, list) or len(states) != number):
+        raise StateError(f"$.{key}", f"expected a list of {number} states, not {states!r:.80}")
+    return states or []
 
 
 def expect_state(state: Any, type_name: str, *keys: str, path: str = "$") -> Mapping[str, Any]:

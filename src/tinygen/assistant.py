@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from .agents import BaseChatAgent, expect_state, last_response, loading
+from .agents import BaseChatAgent, expect_state, expect_states, last_response, loading
 from .cancellation import CancellationToken
 from .clock import new_id
-from .errors import ConfigError, DecodeError, ProtocolError, Suspended
-from .memory import memory_text
+from .errors import AlreadyRunning, ConfigError, DecodeError, ProtocolError, Suspended
+from .memory import Memory, memory_text
 from .messages import (
     AssistantMessage,
     BaseAgentEvent,
     BaseChatMessage,
+    CreateResult,
     FunctionExecutionResult,
     FunctionExecutionResultMessage,
     HandoffMessage,
@@ -38,9 +39,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
     from typing import Any
 
+    from typing_extensions import Self
+
     from .agents import Said
-    from .memory import Memory
-    from .messages import CreateResult, FunctionCall, LLMMessage, MemoryContent
+    from .messages import FunctionCall, LLMMessage, MemoryContent
     from .model_context import ChatCompletionContext
     from .models import ChatCompletionClient
     from .runner import Undo
@@ -79,6 +81,18 @@ class AssistantAgent(BaseChatAgent):
         metadata: free for the application.
     """
 
+    component_version = 2  # as AutoGen's
+
+    @classmethod
+    def _config_types(cls) -> Mapping[str, Any]:
+        from .toolbox import Handoff
+
+        return {"handoffs": list[str | Handoff]}
+
+    @classmethod
+    def _from_config_past_version(cls, config: dict[str, Any], version: int) -> Self:
+        return cls._from_config(config)  # the first version had no workbenches
+
     def __init__(
         self,
         name: str,
@@ -102,10 +116,17 @@ class AssistantAgent(BaseChatAgent):
         metadata: dict[str, str] | None = None,
     ) -> None:
         super().__init__(name, description)
-        if max_tool_iterations < 1:
+        if type(max_tool_iterations) is not int or max_tool_iterations < 1:
             raise ConfigError(f"max_tool_iterations must be at least 1, not {max_tool_iterations!r}")
-        if isinstance(memory, str) or not isinstance(memory, (list, tuple, type(None))):
-            raise ConfigError(f"memory must be a list of Memory objects, not {memory!r}")
+        if not isinstance(memory, (list, tuple, type(None))) or not all(
+            isinstance(each, Memory) for each in memory or ()
+        ):
+            raise ConfigError(f"memory must be a list of Memory objects, not {memory!r:.80}")
+        if not hasattr(model_client, "create"):
+            raise ConfigError(f"model_client must be a ChatCompletionClient, not {model_client!r:.80}")
+        if model_context is not None and not hasattr(model_context, "get_messages"):
+            raise ConfigError(f"model_context must be a ChatCompletionContext, not {model_context!r:.80}")
+        _check_format(tool_call_summary_format)
         self._model_client = model_client
         self._system_message = system_message
         self._model_client_stream = model_client_stream
@@ -119,6 +140,7 @@ class AssistantAgent(BaseChatAgent):
         self._memory = list(memory or ())
         self._metadata = metadata or {}
         self._model_context = model_context if model_context is not None else UnboundedChatCompletionContext()
+        self._instructed: SystemMessage | None = None
         self._toolbox: Toolbox | None = None
         if tools is not None or workbench is not None or handoffs:
             self._toolbox = self._make_toolbox(tools, workbench, handoffs)
@@ -164,6 +186,8 @@ class AssistantAgent(BaseChatAgent):
         return self._save_suspension(state)
 
     async def load_state(self, state: Mapping[str, Any]) -> None:
+        if self._turn_of is not None and not self._turn_of.over:
+            raise AlreadyRunning(self.name)
         before = await self.save_state()
         try:
             await self._load(state)
@@ -178,18 +202,32 @@ class AssistantAgent(BaseChatAgent):
     async def checkpoint(self) -> Undo:
         undo_context, toolbox = self._model_context.checkpoint(), self._toolbox
         tools = await toolbox.save_state() if toolbox is not None else []
+        undo_attributes = self.mark_attributes() if type(self) is not AssistantAgent else None
 
         async def restore() -> None:
+            if undo_attributes is not None:
+                await undo_attributes()
             undo_context()
             if toolbox is not None:
                 await toolbox.load_state(tools)
 
         return restore
 
+    def _tools(self) -> Toolbox:
+        if self._toolbox is None:
+            self._toolbox = self._make_toolbox()
+        return self._toolbox
+
     def _make_toolbox(self, tools: Any = None, workbench: Any = None, handoffs: Any = None) -> Toolbox:
         from .toolbox import Toolbox  # an assistant without tools needs none of what comes with it
 
         return Toolbox(self.name, self._model_client, tools, workbench, handoffs)
+
+    def _instruction(self, text: str) -> SystemMessage:
+        """The same message as long as the text is the same: clients keep what they made of it."""
+        if self._instructed is None or self._instructed.content != text:
+            self._instructed = SystemMessage(content=text)
+        return self._instructed
 
     async def _load(self, state: Mapping[str, Any]) -> None:
         with loading():
@@ -198,10 +236,10 @@ class AssistantAgent(BaseChatAgent):
             if "llm_context" not in state:
                 raise DecodeError("$", "'llm_context' is missing")
             await self._model_context.load_state(state["llm_context"])
-            if self._toolbox is not None:
-                await self._toolbox.load_state(state.get("workbenches", []))
+            if "workbenches" in state:
+                await self._tools().load_state(state["workbenches"])
             memories = [memory for memory in self._memory if memory.renewable]
-            for memory, saved in zip(memories, state.get("memories", ()), strict=False):
+            for memory, saved in zip(memories, expect_states(state, "memories", len(memories))):
                 await memory.load_state(saved)
             self._suspension = suspension
 
@@ -270,7 +308,7 @@ class _Turn:
             if remembered:
                 texts.append(memory_text(remembered))
         if texts:
-            self.instructions = [SystemMessage(content="\n".join(texts))]
+            self.instructions = [agent._instruction("\n".join(texts))]
         return remembered
 
     async def _ask(self, *, offer_tools: bool) -> AsyncGenerator[Any, None]:
@@ -283,6 +321,7 @@ class _Turn:
             arguments["tool_choice"] = "none"
         correction: list[LLMMessage] = []
         for attempt in range(STRUCTURED_ATTEMPTS):
+            result: Any = None
             messages = [*self.instructions, *await self.context.get_messages(), *correction]
             if not agent._model_client.model_info["vision"]:
                 messages = [_without_images(message) for message in messages]
@@ -294,6 +333,8 @@ class _Turn:
                         result = piece
             else:
                 result = await ask(agent._model_client, messages, **arguments)
+            if not isinstance(result, CreateResult):
+                raise ProtocolError(f"the model of agent {agent.name!r} gave {result!r:.80} instead of a CreateResult")
             problem = self._wrong_shape(result)
             if problem is None or attempt + 1 == STRUCTURED_ATTEMPTS:
                 break
@@ -355,9 +396,7 @@ class _Turn:
         """Call the tools side by side. Call and results enter the context together, also when this is cut short."""
         calls: list[FunctionCall] = result.content  # type: ignore[assignment]
         done: dict[int, FunctionExecutionResult] = {}
-        if self.toolbox is None:  # a model that calls what it was not offered: it is told so
-            self.toolbox = self.agent._make_toolbox()
-        toolbox = self.toolbox
+        toolbox = self.toolbox = self.agent._tools()  # also for a model that calls what it was not offered
         try:
             yield self._inner(ToolCallRequestEvent(content=calls, source=self.agent.name, models_usage=result.usage))
             if any(toolbox.streams(call.name) for call in calls):
@@ -431,7 +470,7 @@ class _Turn:
         handoffs = self.toolbox.handoffs if self.toolbox is not None else {}
         calls: list[FunctionCall] = result.content  # type: ignore[assignment]
         made = list(zip(calls, self.results[-len(calls) :], strict=True))
-        chosen = [(call, answer) for call, answer in made if call.name in handoffs]
+        chosen = [(call, answer) for call, answer in made if call.name in handoffs and not answer.is_error]
         if not chosen:
             return None
         if len(chosen) > 1:
@@ -471,6 +510,16 @@ class _Turn:
         if not isinstance(event, ModelClientStreamingChunkEvent):
             self.inner.append(event)
         return event
+
+
+def _check_format(template: str) -> None:
+    try:
+        template.format(tool_name="", arguments="", result="", is_error=False)
+    except (AttributeError, KeyError, IndexError, ValueError) as error:
+        raise ConfigError(
+            f"tool_call_summary_format may use {{tool_name}}, {{arguments}}, {{result}} and {{is_error}}; "
+            f"{template!r:.80} does not work: {error!r}"
+        ) from error
 
 
 def _without_images(message: LLMMessage) -> LLMMessage:

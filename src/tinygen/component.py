@@ -9,15 +9,20 @@ Not guaranteed: what is changed on an object after its construction is not in it
 
 from __future__ import annotations
 
-from types import BuiltinFunctionType, FunctionType, MethodType
+from types import BuiltinFunctionType, FunctionType, GenericAlias, MethodType
 
 from .errors import ConfigError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Mapping
+    from typing import Any, TypeVar, overload
 
     from typing_extensions import Self
+
+    from .blueprints import ComponentModel
+
+    C = TypeVar("C", bound="Component")
 
     Memo = dict[int, tuple[Any, Any]]  # id of an original -> the original, so that the id stays its own, and its twin
 
@@ -27,7 +32,7 @@ _VIEWS = frozenset({type({}.keys()), type({}.values()), type({}.items())})
 
 
 class Component:
-    """Base of what can be made again: agents, teams, tools, contexts, conditions, executors.
+    """Base of what can be made again: agents, teams, tools, models, contexts, conditions, executors.
 
     Set `renewable = False` in a class whose objects all sessions share, such as a store.
 
@@ -36,11 +41,18 @@ class Component:
                 self.name, self.greeted = name, 0
 
         twin = Greeter("ada").session()
+        register_component(Greeter)
+        again = Greeter.load_component(twin.dump_component())
     """
 
     renewable = True
+    component_type = ""  # what it is in documents: agent, team, tool, model, termination, ...
+    component_version = 1  # of its documents; raise it when they change, and read the older ones
+    component_description: str | None = None
+    component_label: str | None = None
 
     if not TYPE_CHECKING:  # type checkers shall judge calls by __init__ alone
+        __class_getitem__ = classmethod(GenericAlias)  # AutoGen's components derive from `Component[Config]`
 
         def __new__(cls, *args, **kwargs):
             self = super().__new__(cls)
@@ -66,6 +78,62 @@ class Component:
                 f"have its own"
             )
         return renewed(self, {})  # type: ignore[no-any-return]
+
+    def dump_component(self) -> ComponentModel:
+        """The document from which `load_component` makes such an object: the arguments of its constructor.
+
+        Secrets are written as names of environment variables. Raises `EncodeError` naming the argument that cannot be
+        written, such as a function that is not registered.
+        """
+        from .blueprints import dump
+
+        return dump(self)
+
+    if TYPE_CHECKING:
+
+        @overload
+        @classmethod
+        def load_component(cls, model: ComponentModel | Mapping[str, Any], expected: None = None) -> Self: ...
+        @overload
+        @classmethod
+        def load_component(cls, model: ComponentModel | Mapping[str, Any], expected: type[C]) -> C: ...
+
+    @classmethod
+    def load_component(cls, model: ComponentModel | Mapping[str, Any], expected: Any = None) -> Any:
+        """The component a document describes, which must be an `expected`, or one of this class.
+
+        Makes only our own components and what was registered with `register_component`. Raises `ComponentError`.
+        """
+        from .blueprints import load
+
+        return load(model, expected or cls)
+
+    def _to_config(self) -> Any:
+        """What `_from_config` needs, as data; override both where the arguments of the constructor will not do."""
+        raise NotImplementedError
+
+    @classmethod
+    def _from_config(cls, config: Any) -> Self:
+        """The object of a config, which is a `component_config_schema` if the class names one."""
+        from .blueprints import construct
+
+        return construct(cls, config)
+
+    @classmethod
+    def _from_config_past_version(cls, config: dict[str, Any], version: int) -> Self:
+        """The object of a config of an earlier `component_version`."""
+        from .blueprints import ComponentVersionError
+
+        raise ComponentVersionError("$", f"{cls.__name__} does not read documents of version {version}")
+
+    @classmethod
+    def _config_types(cls) -> Mapping[str, Any]:
+        """The types of arguments that hold records, by name; others hold plain data, components and functions."""
+        return {}
+
+    def _secret_variable(self, argument: str) -> str:
+        """The environment variable that stands for a secret argument in documents, unless another holds it."""
+        return f"{type(self).__name__}_{argument}".upper()
 
     def _renew(self, memo: Memo) -> Self:
         """The twin of this object for one session; override it to carry something over."""

@@ -47,6 +47,7 @@ class TerminationCondition(Component):
     `save_state` and `load_state`.
     """
 
+    component_type = "termination"
     counters: tuple[str, ...] = ()
     _terminated = False
 

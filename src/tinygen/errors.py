@@ -14,6 +14,10 @@
             ├── AgentFailed              RuntimeError   an agent raised while a run was going on
             ├── TerminatedException      RuntimeError   a condition was asked again after it had ended the run
             ├── ToolError                RuntimeError   a tool call that failed; its text goes to the model
+            │   └── ToolException                       what a `ToolAgent` raises: call_id, content, name
+            │       ├── ToolNotFoundException           it has no tool of this name
+            │       ├── InvalidToolArgumentsException   the arguments do not fit
+            │       └── ToolExecutionException          the tool raised
             ├── RunStopped               RuntimeError   work that a limit or `stop` has ended before it had a result
             ├── UndeliverableException   LookupError, RuntimeError   no such agent
             ├── Overloaded               RuntimeError   an agent whose mailbox is full
@@ -87,6 +91,9 @@ class AlreadyRunning(TinygenError, RuntimeError, ValueError):
         )
         self.name = name
 
+    def __reduce__(self) -> tuple[type[AlreadyRunning], tuple[str]]:
+        return type(self), (self.name,)
+
 
 class RunDiverged(TinygenError, RuntimeError):
     """A run that was executed again asked for something else than the first time, at the same place.
@@ -99,6 +106,9 @@ class RunDiverged(TinygenError, RuntimeError):
         super().__init__(f"the run diverges at {place!r}: its {kind} request is not the one that was recorded there")
         self.place = place
         self.kind = kind
+
+    def __reduce__(self) -> tuple[type[RunDiverged], tuple[str, str]]:
+        return type(self), (self.place, self.kind)
 
 
 class AgentFailed(TinygenError, RuntimeError):
@@ -114,6 +124,9 @@ class AgentFailed(TinygenError, RuntimeError):
         self.result = result
         self.__cause__ = cause
 
+    def __reduce__(self) -> tuple[type[AgentFailed], tuple[Any, ...]]:
+        return type(self), (self.agent, self.turn, self.result, self.__cause__)
+
 
 class TerminatedException(TinygenError, RuntimeError):
     """A termination condition was called again after it had ended the conversation; call `reset()` first."""
@@ -125,6 +138,31 @@ class ToolError(TinygenError, RuntimeError):
 
 class UndeliverableException(TinygenError, LookupError, RuntimeError):
     """A message names an agent that does not exist and cannot be made."""
+
+
+class ToolException(ToolError):
+    """A call that a `ToolAgent` could not do: `content` is what the model is told."""
+
+    def __init__(self, call_id: str, content: str, name: str) -> None:
+        super().__init__(content)
+        self.call_id = call_id
+        self.content = content
+        self.name = name
+
+    def __reduce__(self) -> tuple[type[ToolException], tuple[str, str, str]]:
+        return type(self), (self.call_id, self.content, self.name)
+
+
+class ToolNotFoundException(ToolException):
+    """The agent has no tool of this name."""
+
+
+class InvalidToolArgumentsException(ToolException):
+    """The arguments do not fit the tool."""
+
+
+class ToolExecutionException(ToolException):
+    """The tool raised; the original exception is `__cause__`."""
 
 
 class RunStopped(TinygenError, RuntimeError):

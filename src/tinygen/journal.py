@@ -16,17 +16,19 @@ Not guaranteed: when the process dies between a call and the record of its outco
 from __future__ import annotations
 
 import asyncio
+from dataclasses import field
 from datetime import datetime
 
-from .clock import REAL, monotonic, source
-from .errors import LimitReached, RunDiverged, StateError, Suspended
+from .clock import REAL, monotonic, new_id, now, source
+from .errors import ConfigError, LimitReached, RunDiverged, StateError, Suspended
 from .messages import Pending, Record, RequestUsage
 from .run import Output, current_scope
+from .telemetry import Event, ambient
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
-    from typing import Any, TypeVar
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+    from typing import Any, Literal, TypeVar
 
     from .run import Run, Scope
 
@@ -64,6 +66,7 @@ class Journal:
         self.open: list[_Open] = []
         self.loaded: dict[str, Entry] = {}
         self.pending: list[Pending] = []
+        self.asked: set[str] = set()  # keys of the questions it was suspended for
         self._recalled: dict[str, Entry] = {}
         self._counts: dict[str, int] = {}
 
@@ -81,6 +84,8 @@ class Journal:
         if entry is not None:
             self._recalled[key] = entry
             return entry
+        if key in self.asked:
+            return None
         stem = f"{place}|{kind}|"
         if any(known.startswith(stem) for known in self.loaded):
             raise RunDiverged(place, kind)
@@ -99,6 +104,7 @@ class Journal:
         if self.open or self.loaded or self._recalled:
             self.open = []
             self.loaded = {}
+            self.asked = set()
             self._recalled = {}
             self._counts = {}
 
@@ -146,8 +152,15 @@ async def effect(
     Raises whatever `call` raises, `LimitReached`, and `Suspended` when nobody can answer yet.
     """
     scope = current_scope()
-    if scope is None or scope.effect == kind:
-        return await call()
+    if scope is None or scope.inside == kind:
+        if scope is not None or not ambient():
+            return await call()
+        told = _Told(kind, name, request)
+        try:
+            return told.end(await call())
+        except BaseException as failure:
+            told.fail(failure)
+            raise
     step = _Step(scope, kind, request, name, price)
     known = step.recall(result_type)
     if known is not None:
@@ -177,12 +190,21 @@ async def effect_stream(
     *,
     name: str = "",
     price: Any = None,
-) -> AsyncIterator[Any]:
+) -> AsyncGenerator[Any, None]:
     """`effect` for what comes in pieces: yields the items of `stream`; its last item is the outcome."""
     scope = current_scope()
-    if scope is None or scope.effect == kind:
-        async for item in stream():
-            yield item
+    if scope is None or scope.inside == kind:
+        told = _Told(kind, name, request, stream=True) if scope is None and ambient() else None
+        item: Any = None
+        try:
+            async for item in stream():
+                yield item
+        except BaseException as failure:
+            if told is not None:
+                told.fail(failure)
+            raise
+        if told is not None:
+            told.end(item)
         return
     step = _Step(scope, kind, request, name, price)
     known = step.recall(result_type)
@@ -191,7 +213,7 @@ async def effect_stream(
             yield item
         yield known[0]
         return
-    inside, output = step.begin(), Output()
+    inside, output = step.begin(stream=True), Output()
     task = scope.run.spawn(_pump(stream, output), inside.place, inside)
     items: list[Any] = []
     try:
@@ -204,6 +226,39 @@ async def effect_stream(
         step.fail(failure)
         raise
     step.done(value, items[:-1])
+
+
+class _Told:
+    """An effect outside of runs, as the listeners of its place hear of it."""
+
+    def __init__(self, kind: str, name: str, request: Any, *, stream: bool = False) -> None:
+        self.kind, self.name, self.id, self.began = kind, name, new_id(), monotonic()
+        self._tell("start", {"request": request, "stream": stream})
+
+    def end(self, value: T) -> T:
+        self._tell("end", {"result": value}, monotonic() - self.began)
+        return value
+
+    def fail(self, failure: BaseException) -> None:
+        self._tell("end", _what_failed(failure), monotonic() - self.began)
+
+    def _tell(self, phase: Literal["start", "end"], data: dict[str, Any], duration: float | None = None) -> None:
+        made = Event(
+            id=self.id,
+            parent=None,
+            kind=self.kind,
+            phase=phase,
+            name=self.name,
+            time=now(),
+            duration=duration,
+            data=data,
+        )
+        for listener in ambient():
+            listener(made)
+
+
+def _what_failed(failure: BaseException) -> dict[str, Any]:
+    return {"error.type": type(failure).__name__, "error": str(failure)}
 
 
 async def _coroutine(call: Callable[[], Awaitable[T]]) -> T:
@@ -233,7 +288,7 @@ class _Step:
         self.journal = journal_of(self.run)
         self.event: str | None = None
         self.inside = inside = scope.child(kind, alone=True)  # also when recalled: it counts in the ids made here
-        inside.effect = kind
+        inside.inside = kind
 
     def recall(self, result_type: Any) -> tuple[Any, list[Any]] | None:
         """What a loaded entry holds of this request: its outcome, and what was yielded before."""
@@ -243,7 +298,7 @@ class _Step:
         try:
             found = journal.recall(key, self.scope.place, self.kind) if key is not None else None
         except RunDiverged as diverged:
-            _root(self.run).interrupted(diverged)
+            root(self.run).interrupted(diverged)
             raise
         if found is None:
             return None
@@ -260,13 +315,14 @@ class _Step:
         self.scope.time = found.time
         return value, items
 
-    def begin(self) -> Scope:
+    def begin(self, *, stream: bool = False) -> Scope:
         """Ask the limits, tell the listeners; returns the scope that the call works in."""
         self._admit()
         inside = self.inside
         if self.run.listeners:
             self.began = monotonic()
-            self.event = inside.event = self.run.tell(self.kind, "start", self.name, {"request": self.request})
+            data = {"request": self.request, "stream": stream}
+            self.event = inside.event = self.run.tell(self.kind, "start", self.name, data)
         return inside
 
     def done(self, value: Any, items: list[Any] | None) -> None:
@@ -276,7 +332,8 @@ class _Step:
         entry = self.entry
         entry.value, entry.items = value, items
         entry.time = self.scope.time = self.run.clock.now()
-        self.journal.open.append(entry)
+        if root(self.run).records:
+            self.journal.open.append(entry)
         self._charge(value)
         self._tell_end({"result": value})
 
@@ -285,8 +342,8 @@ class _Step:
         if isinstance(failure, Suspended) and not failure.noted:
             failure.noted = True
             self.journal.suspend(self.scope.place, self.kind, self.request, self.name, self.entry.key)
-            _root(self.run).interrupted(failure)
-        self._tell_end({"error.type": type(failure).__name__, "error": str(failure)})
+            root(self.run).interrupted(failure)
+        self._tell_end(_what_failed(failure))
 
     def _admit(self) -> None:
         try:
@@ -321,7 +378,7 @@ def journal_of(run: Run) -> Journal:
     return journal
 
 
-def _root(run: Run) -> Run:
+def root(run: Run) -> Run:
     while run.outer is not None:
         run = run.outer.run
     return run
@@ -342,10 +399,17 @@ class Suspension(Record):
     pending: list[Pending]
     used: list[float]
     time: datetime
+    inbox: list[Any] = field(default_factory=list)
 
     def answer(self, question: str, value: Any) -> None:
         """Store the answer to a pending question under the key of its effect. Raises `StateError` if there is none."""
-        if not any(pending.id == question for pending in self.pending):
+        from . import codec
+
+        asked = next((pending for pending in self.pending if pending.id == question), None)
+        if asked is None:
             raise StateError(question, f"no such question is pending; pending: {[p.id for p in self.pending]}")
+        if asked.kind == "input" and not isinstance(value, str):
+            raise ConfigError(f"the answer to {asked.source!r} must be text, not {value!r:.80}")
+        value = codec.encode(value)
         self.entries = [entry for entry in self.entries if entry.key != question]
         self.entries.append(Entry(key=question, value=value, time=REAL.now()))

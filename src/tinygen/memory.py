@@ -58,6 +58,7 @@ class Memory(Component):
     A renewable memory is saved with the session, so it overrides `save_state` and `load_state` too.
     """
 
+    component_type = "memory"
     renewable = False
 
     async def recall(self, messages: Sequence[LLMMessage]) -> list[MemoryContent]:
@@ -122,6 +123,10 @@ class ListMemory(Memory):
     """
 
     renewable = True
+
+    @classmethod
+    def _config_types(cls) -> Mapping[str, Any]:
+        return {"memory_contents": list[MemoryContent]}
 
     def __init__(self, name: str | None = None, memory_contents: Sequence[MemoryContent] | None = None) -> None:
         self._name = name or "default_list_memory"

@@ -498,11 +498,11 @@ else:
         def __class_getitem__(cls, content_type):
             if cls is _Parametrised:
                 return cls
-            made = _structured.get(content_type)
+            made = _structured.get((cls, content_type))
             if made is None:
                 name = f"{cls.__name__}[{getattr(content_type, '__name__', content_type)}]"
                 body = {"__annotations__": {"content": content_type}, "__module__": cls.__module__, "type": name}
-                made = _structured[content_type] = type(name, (cls,), body)
+                made = _structured[cls, content_type] = type(name, (cls,), body)
                 made.content_type = content_type
             return made
 
@@ -530,7 +530,10 @@ class StructuredMessage(_Parametrised[T]):
         return UserMessage(content=self._json(), source=self.source)
 
     def __reduce__(self) -> Any:
-        return _restore_structured, (self.content_type, self.__dict__)
+        for (base, content_type), made in _structured.items():
+            if made is type(self):  # it cannot be imported by its name, but made again
+                return _restore_structured, (base, content_type, self.__dict__)
+        return super().__reduce__()
 
     def _data(self) -> Any:
         from . import codec
@@ -543,9 +546,9 @@ class StructuredMessage(_Parametrised[T]):
         return json.dumps(self._data(), ensure_ascii=False, separators=(",", ":"))
 
 
-def _restore_structured(content_type: Any, state: dict[str, Any]) -> StructuredMessage[Any]:
-    cls = StructuredMessage if content_type is None else StructuredMessage[content_type]
-    made = cls.__new__(cls)
+def _restore_structured(base: Any, content_type: Any, state: dict[str, Any]) -> StructuredMessage[Any]:
+    cls = base[content_type]
+    made: StructuredMessage[Any] = cls.__new__(cls)
     made.__dict__.update(state)
     return made
 

@@ -32,6 +32,12 @@ class ChatCompletionContext(Component):
         initial_messages: what stands at the beginning; `clear` leaves it there.
     """
 
+    component_type = "chat_completion_context"
+
+    @classmethod
+    def _config_types(cls) -> Mapping[str, Any]:
+        return {"initial_messages": list[LLMMessage]}
+
     def __init__(self, initial_messages: Sequence[LLMMessage] | None = None) -> None:
         self._initial_messages: list[LLMMessage] = list(initial_messages or ())
         self._messages: list[LLMMessage] = list(self._initial_messages)

@@ -16,12 +16,13 @@ whose ledger is full.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from contextvars import copy_context
 
 from .cancellation import CancellationToken
 from .clock import Source, monotonic, source
-from .errors import AgentFailed, ConfigError, LimitReached, Suspended
+from .errors import AgentFailed, ConfigError, LimitReached, RunStopped, Suspended
 from .messages import ModelClientStreamingChunkEvent, Record, RequestUsage, TaskResult
 from .telemetry import Event, ambient
 
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from .telemetry import Listener
 
     T = TypeVar("T")
+
+_log = logging.getLogger("tinygen.run")
 
 GRACE = 0.2  # seconds a cancelled task gets before it is left behind
 
@@ -54,16 +57,21 @@ class RunLimits(Record):
     tool_calls: int | None = None
     messages: int | None = None
 
+    def __post_init__(self) -> None:
+        for name, limit in vars(self).items():
+            if limit is not None and (isinstance(limit, bool) or not isinstance(limit, (int, float)) or not limit >= 0):
+                raise ConfigError(f"the limit {name!r} must be a number that is not negative, or None, not {limit!r}")
+
 
 _NO_LIMITS = RunLimits()
 
-_COUNTED = ("prompt_tokens", "completion_tokens", "model_calls", "tool_calls", "messages", "cost")
+COUNTED = ("prompt_tokens", "completion_tokens", "model_calls", "tool_calls", "messages", "cost", "seconds")
 
 
 class Ledger:
     """Counts what a run uses; charges its parents too."""
 
-    __slots__ = (*_COUNTED, "limits", "parent")
+    __slots__ = (*COUNTED, "limits", "parent")
 
     def __init__(self, limits: RunLimits | None = None, parent: Ledger | None = None) -> None:
         self.limits = limits or _NO_LIMITS
@@ -71,6 +79,7 @@ class Ledger:
         self.prompt_tokens = self.completion_tokens = 0
         self.model_calls = self.tool_calls = self.messages = 0
         self.cost = 0.0
+        self.seconds = 0.0  # at work, up to the last completed turn
 
     def admit(self, kind: str, priced: bool = True) -> None:
         """Count one model call, tool call or message before it happens. Raises `LimitReached`.
@@ -106,13 +115,13 @@ class Ledger:
 
     def counts(self) -> list[float]:
         """What was used so far, for `add`."""
-        return [getattr(self, name) for name in _COUNTED]
+        return [getattr(self, name) for name in COUNTED]
 
     def add(self, counts: Sequence[float]) -> None:
         """Count what was used before, in another process perhaps."""
         ledger: Ledger | None = self
         while ledger is not None:
-            for name, count in zip(_COUNTED, counts, strict=False):
+            for name, count in zip(COUNTED, counts, strict=False):
                 setattr(ledger, name, getattr(ledger, name) + count)
             ledger = ledger.parent
 
@@ -138,7 +147,7 @@ class Ledger:
 class Scope(Source):
     """Where the current task works: a run and a place in it. Also the source of time and ids there."""
 
-    __slots__ = ("alone", "count", "effect", "event", "place", "run", "time")
+    __slots__ = ("alone", "count", "event", "inside", "place", "run", "said", "time")
 
     def __init__(self, run: Run, place: str, time: datetime, event: str | None = None, alone: bool = False) -> None:
         self.run = run
@@ -146,7 +155,8 @@ class Scope(Source):
         self.time = time
         self.event = event  # id of the event that what happens here is part of
         self.alone = alone  # this task can be left behind without anybody else being held up
-        self.effect = ""  # the kind of effect this is inside of
+        self.inside = ""  # the kind of effect this is part of
+        self.said: list[Any] = run.messages  # where messages said here are collected
         self.count = 0
 
     def now(self) -> datetime:
@@ -163,7 +173,9 @@ class Scope(Source):
     def child(self, name: str, *, alone: bool = False) -> Scope:
         """A place below this one, named for the n-th thing begun here."""
         self.count += 1
-        return Scope(self.run, f"{self.place}/{name}@{self.count}", self.time, self.event, alone)
+        made = Scope(self.run, f"{self.place}/{name}@{self.count}", self.time, self.event, alone)
+        made.said = self.said
+        return made
 
 
 def current_scope() -> Scope | None:
@@ -211,7 +223,7 @@ class Run:
         name: who runs.
         limits: what it may use.
         uid: prefix of all ids made in it; None makes a new one.
-        charge_to: the ledger that is charged too when the run is begun from another event loop.
+        within: the run that is charged too when this one is begun in another event loop.
     """
 
     def __init__(
@@ -220,7 +232,7 @@ class Run:
         *,
         limits: RunLimits | None = None,
         uid: str | None = None,
-        charge_to: Ledger | None = None,
+        within: Run | None = None,
     ) -> None:
         outer = current_scope()
         self.name = name
@@ -232,7 +244,10 @@ class Run:
         self.pending: list[Pending] = []
         self.messages: list[BaseAgentEvent | BaseChatMessage] = []
         self.inbox: list[BaseChatMessage] = []
-        self.questions: dict[str, asyncio.Future[Any]] | None = None
+        self.undo: list[Callable[[], Awaitable[None]]] = []  # what a suspension takes back, besides the owner
+        self.records = True  # whether effects are kept, to be recalled when the run is executed again
+        self.asks = False  # whether somebody is there to answer questions while it runs
+        self._questions: dict[str, asyncio.Future[Any]] = {}
         self.output: Output | None = None
         self.ending = False
         self.over = False
@@ -246,20 +261,22 @@ class Run:
         self._gate: asyncio.Future[None] | None = None
         self._token: CancellationToken | None = None
         self._detach: list[Callable[[], Any]] = []
-        self._ended: asyncio.Future[None] | None = None
+        self._running = False
+        self._begun_at = 0.0
+        self._open_events: dict[str, tuple[str, str]] = {}
         if outer is None:
             self.clock: Source = source.get()
             self.uid = uid or self.clock.new_id()[:12]
             self.listeners: tuple[Listener, ...] = ambient()
             self.grace = GRACE
-            self.ledger = Ledger(limits, charge_to)
+            self.ledger: Ledger = Ledger(limits, within.ledger if within is not None else None)
             self.scope = Scope(self, name, self.clock.now())
         else:
             self.clock, self.uid, self.listeners = outer.run.clock, outer.run.uid, outer.run.listeners
             self.grace = outer.run.grace * 0.75  # gives up sooner, so that the outer run sees it end
             self.ledger = Ledger(limits, outer.run.ledger)
             self.scope = outer.child(name)
-            self.scope.run = self
+            self.scope.run, self.scope.said = self, self.messages
         self.time = self.scope.time
 
     def start(
@@ -268,6 +285,7 @@ class Run:
         """Begin. `body` does the work and returns the stop reason; the task's result is the `TaskResult`."""
         if self.outer is not None and self.outer.run.over:
             raise asyncio.CancelledError(f"the run {self.outer.run.name!r} has ended")
+        self._begun_at = monotonic()
         loop = asyncio.get_running_loop()
         context = copy_context()
         context.run(source.set, self.scope)
@@ -279,7 +297,8 @@ class Run:
             self._detach.append(token.add_callback(lambda: self._from_any_thread(loop)))
         timeout = self.ledger.limits.timeout
         if timeout is not None:
-            self._detach.append(loop.call_later(timeout, self.stop, f"limit reached: timeout ({timeout:g} s)").cancel)
+            left = timeout - self.ledger.seconds
+            self._detach.append(loop.call_later(left, self.stop, f"limit reached: timeout ({timeout:g} s)").cancel)
         return task
 
     @property
@@ -291,6 +310,11 @@ class Run:
             if self.ending:
                 self._token.cancel()
         return self._token
+
+    def end_with(self, other: Run) -> None:
+        """Cancel this run when `other`, of another event loop, is cut short."""
+        loop = self.task.get_loop()
+        self._detach.append(other.token.add_callback(lambda: self._from_any_thread(loop)))
 
     async def wait(self) -> TaskResult:
         """Wait for the end. Cancelling the waiter ends the run."""
@@ -315,7 +339,8 @@ class Run:
         self.ending = True
         if self._token is not None:
             self._token.cancel()
-        self.task.cancel()
+        if self._running:  # else it sees for itself that it need not begin
+            self.task.cancel()
 
     def stop(self, reason: str = "stopped") -> None:
         """End it; its waiter gets the result so far, with this stop reason."""
@@ -335,9 +360,23 @@ class Run:
             self._gate = None
 
     async def turn(self) -> None:
-        """To be awaited between turns: waits while paused."""
-        while self._gate is not None:
-            await asyncio.shield(self._gate)
+        """To be awaited between turns: waits while this run, or one it is part of, is paused."""
+        run: Run | None = self
+        while run is not None:
+            while run._gate is not None:
+                await asyncio.shield(run._gate)
+            run = run.outer.run if run.outer is not None else None
+
+    def question(self, name: str) -> asyncio.Future[Any]:
+        """The answer to a question asked in this run; the same future for who asks and for who answers."""
+        future = self._questions.get(name)
+        if future is None:
+            future = self._questions[name] = self.task.get_loop().create_future()
+        return future
+
+    def waits_for(self, name: str) -> bool:
+        """Whether this question was asked and is not answered yet."""
+        return name in self._questions and not self._questions[name].done()
 
     def adopt(self, task: asyncio.Task[Any], name: str) -> None:
         """Make `task` end with this run."""
@@ -379,16 +418,20 @@ class Run:
             raise
         return task.result()
 
-    def emit(self, item: BaseAgentEvent | BaseChatMessage) -> None:
-        """Say something: to the reader of the stream and, unless it is only a piece of a message, in the result."""
+    def emit(self, item: BaseAgentEvent | BaseChatMessage, *, again: bool = False) -> None:
+        """Say something: to the reader of the stream and, unless it is only a piece of a message, in the result.
+
+        `again` says that an inner run has said it, so that listeners have been told.
+        """
         if self.over:
             return
         if not isinstance(item, ModelClientStreamingChunkEvent):
             self.ledger.admit("message")
-            self.messages.append(item)
+            scope = current_scope()
+            (scope.said if scope is not None and scope.run is self else self.messages).append(item)
         if self.output is not None:
             self.output.put(item)
-        if self.listeners:
+        if self.listeners and not again:
             self.tell("message", "point", item.type, {"message": item})
 
     def tell(
@@ -413,8 +456,15 @@ class Run:
             duration=duration,
             data=data,
         )
+        if phase == "start":
+            self._open_events[made.id] = kind, name
+        elif phase == "end" and self._open_events.pop(made.id, None) is None:
+            return made.id  # told already, when the run ended without it
         for listener in self.listeners:
-            listener(made)
+            try:
+                listener(made)
+            except Exception:  # who only listens cannot be told, and must not change what happens
+                _log.exception("listener %r failed on the event %s", listener, made)
         return made.id
 
     def check(self) -> None:
@@ -435,10 +485,18 @@ class Run:
         """Everything so far stays, also when what comes next is rolled back."""
         self.begun = True
         self.mark = len(self.messages)
+        self.ledger.seconds += monotonic() - self._begun_at
+        self._begun_at = monotonic()
         self.used = self.ledger.counts()
+        self.undo.clear()
         self.time = (current_scope() or self.scope).time
         if self.on_boundary is not None:
             self.on_boundary()
+
+    async def roll_back(self) -> None:
+        """Take back what runs inside this one changed since the last boundary; latest first."""
+        while self.undo:
+            await self.undo.pop()()
 
     def restore(self, begun: bool, used: list[float], time: datetime) -> None:
         """Stand where a suspended run stood at its last boundary; `messages` are set already."""
@@ -464,7 +522,10 @@ class Run:
         event = self.scope.event = self.tell("run", "start", self.name, {}) if self.listeners else None
         reason: str | None = None
         failure: BaseException | None = None
+        self._running = True
         try:
+            if self.ending:
+                raise asyncio.CancelledError
             reason = await body(self)
         except LimitReached as full:
             reason, failure = str(full), None if full.ledger is self.ledger else full
@@ -478,6 +539,10 @@ class Run:
         await self._settle()
         self.over = True
         if self.listeners:
+            source.set(self.scope)
+            for name, (kind, what) in tuple(self._open_events.items()):
+                if name != event:
+                    self.tell(kind, "end", what, {"error.type": "abandoned"}, event=name)
             self.scope.event = self.outer.event if self.outer is not None else None
             told = self._summary(reason, failure)
             self.tell("run", "end", self.name, told, event=event, duration=monotonic() - began)
@@ -521,6 +586,8 @@ class Run:
                 await asyncio.wait(tuple(self.tasks), timeout=left)
             except asyncio.CancelledError:
                 continue  # already ending, and not for long
+        for task in self.tasks:
+            task.cancel()  # some may have begun only now
         self.abandoned.extend(sorted(self.tasks.values()))
         if self.outer is not None:
             self.outer.run.abandoned.extend(self.abandoned)
@@ -545,6 +612,38 @@ class Run:
             self.cancel()
         elif not loop.is_closed():
             loop.call_soon_threadsafe(self.cancel)
+
+
+async def _coroutine(work: Callable[[], Awaitable[T]]) -> T:
+    return await work()
+
+
+async def run_scope(
+    name: str,
+    work: Callable[[], Awaitable[T]],
+    *,
+    limits: RunLimits | None = None,
+    cancellation_token: CancellationToken | None = None,
+) -> T:
+    """Do `work` as a run, and return what it returns: limits, effects and listeners for code that has no team.
+
+        reply = await run_scope("job", lambda: runtime.send_message(task, worker), limits=RunLimits(model_calls=10))
+
+    All messages sent in it, and what their handlers do, belong to the run: they are limited, and end with it. Raises
+    `RunStopped` if a limit is reached first.
+    """
+    done: list[T] = []
+
+    async def body(run: Run) -> None:
+        done.append(await run.apart(_coroutine(work), name, run.scope))
+
+    run = Run(name, limits=limits)
+    run.records = False
+    run.start(body, cancellation_token)
+    result = await run.wait()
+    if not done:
+        raise RunStopped(name, result.stop_reason or "it was stopped")
+    return done[0]
 
 
 async def fan_out(

@@ -15,20 +15,19 @@ import asyncio
 import threading
 from contextvars import copy_context
 
+from .cancellation import CancellationToken
 from .clock import REAL, source
 from .component import Component
-from .errors import AlreadyRunning, ConfigError, StateError, Suspended
-from .journal import Suspension, journal_of
+from .errors import AlreadyRunning, ConfigError, DecodeError, StateError, Suspended
+from .journal import Suspension, journal_of, root
 from .messages import BaseAgentEvent, BaseChatMessage, TaskResult, as_messages
-from .run import Output, Run, current_scope
+from .run import COUNTED, Output, Run, RunLimits, current_scope, settled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping, Sequence
     from typing import Any
 
-    from .cancellation import CancellationToken
-    from .run import Ledger, RunLimits
     from .telemetry import Event
 
     Task = str | BaseChatMessage | Sequence[BaseChatMessage] | None
@@ -36,10 +35,14 @@ if TYPE_CHECKING:
     Undo = Callable[[], Awaitable[None]]
 
 
+UNREAD = 1000  # events a handle keeps while nobody has begun to read them
+
+
 class TaskRunner(Component):
     """Anything that takes a task and runs it to its end. Subclasses define `_perform` and `checkpoint`."""
 
     name: str
+    takes_turns = False
     _live: Run | None = None
     _suspension: Suspension | None = None
 
@@ -79,12 +82,16 @@ class TaskRunner(Component):
     def run_sync(
         self, *, task: Task = None, output_task_messages: bool = True, limits: RunLimits | None = None
     ) -> TaskResult:
-        """`run` for callers without an event loop; inside a running one (a notebook) it works in a thread."""
+        """`run` for callers without an event loop.
+
+        Inside a running one (a notebook) it works in a thread, and blocks the loop until it is done. In a tool it
+        belongs to the run that the tool is called in: it is charged to that, and ends with it.
+        """
         messages, scope = as_messages(task), current_scope()
-        charge_to = scope.run.ledger if scope is not None else None
+        within = scope.run if scope is not None else None
 
         async def main() -> TaskResult:
-            run = await self._begin(messages, None, output_task_messages, limits, None, charge_to)
+            run = await self._begin(messages, None, output_task_messages, limits, None, within=within)
             return await run.wait()
 
         context = copy_context()
@@ -98,13 +105,17 @@ class TaskRunner(Component):
     ) -> RunHandle:
         """Run in the background; returns a handle to watch, steer and await it. Needs a running event loop."""
         messages = as_messages(task)
-        return RunHandle(self, lambda: self._begin(messages, None, output_task_messages, limits, None))
+        return RunHandle(self, lambda: self._begin(messages, None, output_task_messages, limits, None, asks=True))
 
     def answer(self, question: str, value: Any) -> None:
         """Answer a question of a suspended run; `question` is the id in `TaskResult.pending`."""
         if self._suspension is None:
             raise StateError(question, f"{self.name!r} is not suspended, so it waits for no answer")
         self._suspension.answer(question, value)
+
+    async def reset(self) -> None:
+        """Forget everything since construction, a suspended run too. Raises `AlreadyRunning` during a run."""
+        raise NotImplementedError
 
     async def checkpoint(self) -> Undo:
         """Mark this moment; the function returned goes back to it. Used when a turn is suspended."""
@@ -128,16 +139,24 @@ class TaskRunner(Component):
         output_task: bool,
         limits: RunLimits | None,
         output: Output | None,
-        charge_to: Ledger | None = None,
+        *,
+        asks: bool = False,
+        within: Run | None = None,
     ) -> Run:
+        if limits is not None and not isinstance(limits, RunLimits):
+            raise ConfigError(f"limits must be RunLimits(...), not {limits!r:.80}")
+        if token is not None and not isinstance(token, CancellationToken):
+            raise ConfigError(f"cancellation_token must be a CancellationToken, not {token!r:.80}")
         await self._idle()
         if token is not None and token.is_cancelled():
             raise asyncio.CancelledError("the cancellation token was cancelled before the run began")
         suspension = self._suspension if current_scope() is None else None
         if suspension is not None:
             task = _same_task(self.name, task, suspension)
-        run = Run(self.name, limits=limits, uid=suspension.uid if suspension is not None else None, charge_to=charge_to)
-        run.owner, run.output = self, output
+        run = Run(self.name, limits=limits, uid=suspension.uid if suspension is not None else None, within=within)
+        run.owner, run.output, run.asks = self, output, asks
+        if run.outer is not None:
+            root(run).undo.append(await self.checkpoint())
         if suspension is not None:
             _restore(run, suspension)
             self._suspension = None
@@ -155,19 +174,25 @@ class TaskRunner(Component):
         if run.outer is None:
             run.on_boundary = journal_of(run).turn_completed
         claimed = self._claim(run)
-        run.start(body, token).add_done_callback(lambda _: _release(claimed))
+        try:
+            run.start(body, token).add_done_callback(lambda _: _release(claimed))
+        except BaseException:
+            _release(claimed)
+            raise
+        if within is not None:
+            run.end_with(within)
         return run
 
     async def _idle(self) -> None:
         """Wait for a run that is ending; raise `AlreadyRunning` for one that goes on, except one we are part of."""
-        for runner in (self, *self._parts()):
-            while (live := runner._live) is not None:
-                if live.owner is not runner and _within(live):
-                    break
-                if not live.ending or live.task.get_loop() is not asyncio.get_running_loop():
-                    raise AlreadyRunning(runner.name)
-                await live.ended()
-                await asyncio.sleep(0)
+        while (live := self._live) is not None and not live.task.done() and not live.task.get_loop().is_closed():
+            if live.owner is not self and _within(live):
+                break
+            if not live.ending or live.task.get_loop() is not asyncio.get_running_loop():
+                raise AlreadyRunning(self.name)
+            await settled(live.task)
+        for part in self._parts():
+            await part._idle()
 
     def _claim(self, run: Run) -> list[tuple[TaskRunner, Run | None]]:
         claimed = [(self, self._live)]
@@ -191,6 +216,7 @@ class TaskRunner(Component):
             pending=run.pending,
             used=run.used,
             time=run.time,
+            inbox=codec.encode(run.inbox),
         )
 
     def _save_suspension(self, state: dict[str, Any]) -> dict[str, Any]:
@@ -206,6 +232,7 @@ class TaskRunner(Component):
         if saved is None:
             return None
         suspension: Suspension = codec.decode(Suspension, saved, mode="state", path="$.suspended")
+        _contents(suspension)
         return suspension
 
 
@@ -267,7 +294,7 @@ class RunStream:
             run.ending = True  # at once, so that the next run waits instead of refusing
             loop = run.task.get_loop()
             if not loop.is_closed():
-                loop.call_soon_threadsafe(run.task.cancel)
+                loop.call_soon_threadsafe(run.cancel)
 
 
 class RunHandle:
@@ -278,13 +305,15 @@ class RunHandle:
         self._events = Output()
         self._run: Run | None = None
         self._early: list[Callable[[Run], Any]] = []
+        self._read = False
         self._task = asyncio.get_running_loop().create_task(self._follow(begin))
-        self._task.add_done_callback(lambda _: self._events.close())
+        self._task.add_done_callback(self._close)
 
     def __await__(self) -> Generator[Any, None, TaskResult]:
         return self._wait().__await__()
 
     async def __aiter__(self) -> AsyncIterator[Event]:
+        self._read = True
         while await self._events.ready():
             yield self._events.items.popleft()
 
@@ -310,26 +339,39 @@ class RunHandle:
         self._tell(lambda run: run.resume())
 
     def send(self, message: str | BaseChatMessage) -> None:
-        """Say something to the team: delivered between turns, as if it had been part of the task."""
+        """Say something to the team: delivered between turns, as if it had been part of the task.
+
+        What is sent in the last turn is heard in the next run. Raises `ConfigError` for an agent: it has no turns.
+        """
+        if not self._runner.takes_turns:
+            raise ConfigError(f"{self._runner.name!r} is an agent, and hears nothing while it answers; give it a task")
         self._tell(lambda run: run.inbox.extend(as_messages(message)))
 
     def answer(self, question: str, value: Any) -> None:
         """Answer a question: of an agent that asks right now, or one of a suspended run."""
-        waiting = (self._run.questions or {}).get(question) if self._run is not None else None
-        if waiting is not None and not waiting.done():
-            waiting.set_result(value)
+        if self._run is not None and self._run.waits_for(question):
+            self._run.question(question).set_result(value)
         else:
             self._runner.answer(question, value)
 
     async def _follow(self, begin: Callable[[], Awaitable[Run]]) -> TaskResult:
         from .telemetry import listen
 
-        with listen(self._events.put):
+        with listen(self._keep):
             run = self._run = await begin()
-        run.questions = {}
         for tell in self._early:
             tell(run)
         return await run.wait()
+
+    def _keep(self, event: Event) -> None:
+        if not self._read and len(self._events.items) >= UNREAD:
+            self._events.items.popleft()
+        self._events.put(event)
+
+    def _close(self, task: asyncio.Task[TaskResult]) -> None:
+        self._events.close()
+        if not task.cancelled():
+            task.exception()  # whoever awaits the handle gets it
 
     async def _wait(self) -> TaskResult:
         return await asyncio.shield(self._task)
@@ -352,23 +394,36 @@ def _within(run: Run) -> bool:
 
 
 def _release(claimed: list[tuple[TaskRunner, Run | None]]) -> None:
-    for runner, before in claimed:
+    for runner, before in reversed(claimed):  # one may take part in several places
         runner._live = before
 
 
 def _restore(run: Run, suspension: Suspension) -> None:
+    messages, _, run.inbox = _contents(suspension)
+    run.messages.extend(messages)
+    run.restore(suspension.begun, suspension.used, suspension.time)
+    journal = journal_of(run)
+    journal.loaded = {entry.key: entry for entry in suspension.entries}
+    journal.asked = {question.id for question in suspension.pending}
+
+
+def _contents(
+    suspension: Suspension,
+) -> tuple[list[BaseAgentEvent | BaseChatMessage], list[BaseChatMessage], list[BaseChatMessage]]:
+    """What a suspended run has said, its task, and what was sent to it. Raises `DecodeError`."""
     from . import codec
 
     item_type = BaseAgentEvent | BaseChatMessage
-    run.messages = codec.decode(list[item_type], suspension.messages, mode="state", path="$.messages")
-    run.restore(suspension.begun, suspension.used, suspension.time)
-    journal_of(run).loaded = {entry.key: entry for entry in suspension.entries}
+    messages = codec.decode(list[item_type], suspension.messages, mode="state", path="$.suspended.messages")
+    task = codec.decode(list[BaseChatMessage], suspension.task, mode="state", path="$.suspended.task")
+    inbox = codec.decode(list[BaseChatMessage], suspension.inbox, mode="state", path="$.suspended.inbox")
+    if suspension.begun and len(suspension.used) != len(COUNTED):
+        raise DecodeError("$.suspended.used", f"expected {len(COUNTED)} numbers, found {len(suspension.used)}")
+    return messages, task, inbox
 
 
 def _same_task(name: str, task: list[BaseChatMessage], suspension: Suspension) -> list[BaseChatMessage]:
-    from . import codec
-
-    saved: list[BaseChatMessage] = codec.decode(list[BaseChatMessage], suspension.task, mode="state", path="$.task")
+    saved = _contents(suspension)[1]
     if task and [(m.source, m.to_text()) for m in task] != [(m.source, m.to_text()) for m in saved]:
         raise ConfigError(
             f"{name!r} is suspended in another task; answer its questions and run it again with that task or with "

@@ -1,104 +1,62 @@
 """The runtime in one process: moves messages between agents, and makes agents when they are first needed.
 
-Theory of operation. A message waits in a queue as an envelope, which holds a copy of its sender's context. While the
-runtime is started, the event loop empties the queue: every delivery becomes a task in the sender's context, and belongs
-to the run found there; a message sent outside of any run belongs to the runtime. So handlers run side by side, those of
-one agent too, but begin in the order in which a sender sent. What a handler ends with, an answer, a failure, a
-cancellation, is passed on in one place, `_ended`.
-
-Agents outlive the runs that need them, so they are made in the context of the runtime's owner, who constructed or
-started it. One task makes an agent, whatever happens to the senders; messages for it are held meanwhile.
+Theory of operation. While the runtime is started, sending a message starts the task in which it is handled, at once and
+in the sender's context, so the task belongs to the run found there; a message sent outside of any run belongs to the
+runtime. Handlers run side by side, those of one agent too unless it is sequential, but begin in the order in which a
+sender sent. A message waits as an envelope, which holds a copy of its sender's context, in one of three places: in the
+queue until the runtime is started (or until the next turn of the event loop, where a task factory could start tasks
+inside one another), with an agent that is being made (`population`), in the mailbox of a busy one (`mailboxes`).
+A handler's answer is given in its task; everything else it may end with is passed on in one place, `_ended`.
 
 Idle is what can be seen: nothing queued, nothing handled, nothing being made. There is no counter that could drift.
 
-Interventions run at the sender, before the queue, and for answers in the handler's task.
+Interventions run at the sender, before anything else, and for answers in the handler's task. Timers, listeners and the
+watch over slow handlers cost nothing while nobody asks for them.
 
-Not guaranteed: the order of messages from different senders; that a handler lets itself be cancelled; that anybody gets
-what is published to a topic without subscribers.
+Not guaranteed: the order of messages from different senders; that a handler lets itself be cancelled; that a handler
+which never gives the event loop back is reported before it does.
 """
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 from collections import deque
-from contextvars import copy_context
+from collections.abc import Mapping
+from contextvars import ContextVar
+from functools import partial
 
-from .actors import Agent, AgentInstantiationContext, AgentRuntime, DropMessage, MessageContext
+from .actors import Agent, AgentRuntime, DropMessage, MessageContext
 from .addresses import AgentId, AgentType, Routes, TopicId, current_agent
-from .clock import source
-from .errors import ConfigError, MessageDroppedException, UndeliverableException, did_you_mean
-from .run import GRACE, Scope, settled
+from .clock import monotonic, now, source
+from .errors import ConfigError, MessageDroppedException, MessageTimeout, StateError, UndeliverableException
+from .mailboxes import Envelope, enter
+from .population import Population, load
+from .run import GRACE, Scope
+from .telemetry import Event, ambient
+from .timers import Timer, Timers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
-    from contextvars import Context
+    from collections.abc import Awaitable, Callable, Sequence
     from typing import Any, TypeVar
 
     from .actors import AgentMetadata, InterventionHandler
     from .addresses import Subscription
     from .cancellation import CancellationToken
+    from .monitoring import DeadLetter, MessageTrace, RuntimeStatistics
+    from .population import StateStore
+    from .serialization import MessageSerializer, SerializationRegistry
+    from .telemetry import Listener
 
     A = TypeVar("A", bound=Agent)
 
 _log = logging.getLogger("tinygen.runtime")
 
 STORED = 10  # failures kept for `stop_when_idle`
+DEAD_LETTERS = 1000  # kept to be looked at
 
-
-class _Envelope:
-    """A message on its way, in its sender's context. A request has a recipient and the future of its reply."""
-
-    __slots__ = ("context", "ctx", "message", "recipient", "reply", "task", "token")
-
-    def __init__(
-        self,
-        message: Any,
-        ctx: MessageContext,
-        token: CancellationToken | None,
-        recipient: AgentId | None = None,
-        reply: asyncio.Future[Any] | None = None,
-    ) -> None:
-        self.message = message
-        self.ctx = ctx
-        self.token = token
-        self.recipient = recipient
-        self.reply = reply
-        self.task: asyncio.Task[Any] | None = None
-        self.context = copy_context()
-
-    def is_cancelled(self) -> bool:
-        """Whether it need not be delivered any more."""
-        if self.reply is not None:
-            return self.reply.done()
-        return self.token is not None and self.token.is_cancelled()
-
-    def __str__(self) -> str:
-        where = f"topic '{self.ctx.topic_id}'" if self.recipient is None else f"agent '{self.recipient}'"
-        return f"the {type(self.message).__name__} for {where}"
-
-
-class _Kind:
-    """An agent type: by what its agents are made, if by anything, and of which class they are."""
-
-    __slots__ = ("cls", "factory", "instances")
-
-    def __init__(self, factory: Callable[[], Any] | None, cls: type[Any] | None) -> None:
-        self.factory = factory
-        self.cls = cls
-        self.instances = 0  # those put in their place by `register_agent_instance`
-
-
-class _Making:
-    """An agent that is being made, and the messages it will get then."""
-
-    __slots__ = ("held", "task")
-
-    def __init__(self, task: asyncio.Task[Agent]) -> None:
-        self.task = task
-        self.held: list[_Envelope] = []
+_handling: ContextVar[str | None] = ContextVar("tinygen_handling", default=None)  # for listeners
 
 
 class SingleThreadedAgentRuntime(AgentRuntime):
@@ -115,7 +73,10 @@ class SingleThreadedAgentRuntime(AgentRuntime):
         intervention_handlers: see every message, in this order, each what the one before made of it.
         ignore_unhandled_exceptions: if False, `stop_when_idle` raises what a published message led to.
         on_failure: called with every failure that nobody waits for, the message it befell, and the agent, None if the
-            message did not get so far. It is logged anyway ("tinygen.runtime").
+            message did not get so far. It is logged anyway ("tinygen.runtime"), and kept in `dead_letters`.
+        state_store: keeps the states of agents that are released, and gives them back when they are made again.
+        idle_after: seconds after which an agent that a factory made and that has nothing to do is released.
+        slow_after: seconds; a handler that kept the event loop for longer is named in the log, when it gives it back.
     """
 
     def __init__(
@@ -124,21 +85,37 @@ class SingleThreadedAgentRuntime(AgentRuntime):
         intervention_handlers: Sequence[InterventionHandler] | None = None,
         ignore_unhandled_exceptions: bool = True,
         on_failure: Callable[[BaseException, Any, AgentId | None], None] | None = None,
+        state_store: StateStore | None = None,
+        idle_after: float | None = None,
+        slow_after: float | None = None,
     ) -> None:
+        self.dead_letters: deque[DeadLetter] = deque(maxlen=DEAD_LETTERS)
         self._interventions = list(intervention_handlers or ())
         self._ignore_failures = ignore_unhandled_exceptions
         self._on_failure = on_failure
+        self._slow_after = slow_after
         self._failures: list[BaseException] = []
-        self._kinds: dict[str, _Kind] = {}
-        self._agents: dict[AgentId, Agent] = {}
-        self._making: dict[AgentId, _Making] = {}
         self._routes = Routes()
-        self._queue: deque[_Envelope] = deque()
-        self._live: dict[asyncio.Task[Any], tuple[_Envelope, AgentId]] = {}  # what is handled now, and by whom
+        self._serializers: SerializationRegistry | None = None
+        self._population = Population(self, self._routes, self._is_busy, self._settle, state_store, idle_after)
+        self._kinds = self._population.kinds
+        self._agents = self._population.agents
+        self._boxes = self._population.boxes
+        self._changing = self._population.changing
+        self._queue: deque[Envelope] = deque()
+        self._draining = False
+        self._live: dict[
+            asyncio.Task[Any], tuple[Envelope, AgentId, float]
+        ] = {}  # what is handled, by whom, since when
+        self._ringing: dict[asyncio.Task[None], Timer] = {}
+        self._timers = Timers(self._ring)
         self._waiting_for_idle: list[asyncio.Future[None]] = []
+        self._waiting_for_next: asyncio.Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None  # while started
         self._over = ""  # why it is not started any more: "stopped" or "closed"
-        self._context: Context = copy_context()
+        self._listeners: tuple[Listener, ...] = ()
+        self._told = 0
+        self._observed = slow_after is not None
 
     # --- sending
 
@@ -150,11 +127,12 @@ class SingleThreadedAgentRuntime(AgentRuntime):
         sender: AgentId | None = None,
         cancellation_token: CancellationToken | None = None,
         message_id: str | None = None,
+        timeout: float | None = None,
     ) -> Any:
         if not isinstance(recipient, AgentId):
             raise ConfigError(f"a message is sent to an AgentId, not to {recipient!r}")
         if recipient.type not in self._kinds:
-            raise self._unknown(recipient)
+            raise self._population.unknown(recipient)
         _not_cancelled(cancellation_token)
         ctx = MessageContext(sender, None, True, cancellation_token, message_id)
         if self._interventions:
@@ -165,8 +143,9 @@ class SingleThreadedAgentRuntime(AgentRuntime):
         reply: asyncio.Future[Any] = loop.create_future()
         if cancellation_token is not None:
             cancellation_token.link_future(reply)
-        envelope = _Envelope(message, ctx, cancellation_token, recipient, reply)
-        self._post(envelope)
+        envelope = Envelope(message, ctx, cancellation_token, recipient, reply)
+        timer = None if timeout is None else loop.call_later(timeout, _time_out, reply, envelope, timeout)
+        self._post(envelope, loop)
         try:
             return await reply
         except BaseException:  # raised again; a handler nobody waits for any more is not left running
@@ -174,7 +153,9 @@ class SingleThreadedAgentRuntime(AgentRuntime):
                 envelope.task.cancel()
             raise
         finally:
-            del envelope, reply  # an exception refers to this frame, and they refer to the exception
+            if timer is not None:
+                timer.cancel()
+            del envelope, reply, timer  # an exception refers to this frame, and they refer to the exception
 
     async def publish_message(
         self,
@@ -194,18 +175,61 @@ class SingleThreadedAgentRuntime(AgentRuntime):
                 message = await self._intervene("on_publish", message, message_context=ctx)
             except MessageDroppedException:
                 return
-        if asyncio.get_running_loop() is not self._loop:
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
             self._refuse(waits=False)
-        self._post(_Envelope(message, ctx, cancellation_token))
+        self._post(Envelope(message, ctx, cancellation_token), loop)
+
+    def send_later(
+        self,
+        message: Any,
+        recipient: AgentId | TopicId,
+        *,
+        delay: float | None = None,
+        every: float | None = None,
+        sender: AgentId | None = None,
+    ) -> Timer:
+        if not isinstance(recipient, (AgentId, TopicId)):
+            raise ConfigError(f"a message is sent to an AgentId or a TopicId, not to {recipient!r}")
+        loop = self._started()
+        return self._timers.add(Timer(self._timers, message, recipient, sender, every), delay, loop)
+
+    def _ring(self, timer: Timer) -> None:
+        create = asyncio.get_running_loop().create_task
+        task: asyncio.Task[None] = self._population.context.copy().run(create, self._send_now(timer))
+        self._ringing[task] = timer
+        task.add_done_callback(self._rung)
+
+    async def _send_now(self, timer: Timer) -> None:
+        """Send the message of a timer. Nobody waits for the answer, so it is an event, even for a single agent."""
+        message, to = timer.message, timer.recipient
+        agent_id, topic = (to, None) if isinstance(to, AgentId) else (None, to)
+        ctx = MessageContext(timer.sender, topic)
+        if self._interventions:
+            about: Any = (
+                {"message_context": ctx} if agent_id is None else {"message_context": ctx, "recipient": agent_id}
+            )
+            try:
+                message = await self._intervene("on_publish" if agent_id is None else "on_send", message, **about)
+            except MessageDroppedException:
+                return
+        self._post(Envelope(message, ctx, None, agent_id), asyncio.get_running_loop())
+
+    def _rung(self, task: asyncio.Task[None]) -> None:
+        timer = self._ringing.pop(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failed(error, timer.message, None, timer.recipient, timer.sender)
+        self._tell_idle()
 
     async def _intervene(self, method: str, message: Any, **about: Any) -> Any:
         """What the interventions make of a message. Raises `MessageDroppedException` if one drops it."""
         for handler in self._interventions:
             result = await getattr(handler, method)(message, **about)
             if result is DropMessage or isinstance(result, DropMessage):
-                raise MessageDroppedException(
-                    f"{type(handler).__name__}.{method} dropped a message of type {type(message).__name__}"
-                )
+                name = f"{type(handler).__name__}.{method}"
+                if self._listeners:
+                    self._tell("drop", "point", type(message).__name__, None, {"message": message, "by": name, **about})
+                raise MessageDroppedException(f"{name} dropped a message of type {type(message).__name__}")
             if result is not None:
                 message = result
         return message
@@ -225,110 +249,201 @@ class SingleThreadedAgentRuntime(AgentRuntime):
             return
         raise UndeliverableException(problem)
 
-    def _post(self, envelope: _Envelope) -> None:
-        self._queue.append(envelope)
-        if self._loop is not None and len(self._queue) == 1:
-            self._loop.call_soon(self._drain)
+    def _post(self, envelope: Envelope, loop: asyncio.AbstractEventLoop) -> None:
+        if self._listeners:
+            self._tell_sent(envelope)
+        if loop is self._loop and not self._queue and loop.get_task_factory() is None:
+            self._deliver(envelope, loop)
+            return
+        self._queue.append(envelope.waits())
+        if loop is self._loop:
+            self._drain_soon(loop)
+        elif self._waiting_for_next is not None and not self._waiting_for_next.done():
+            self._waiting_for_next.set_result(None)
 
     # --- delivering
 
+    def _drain_soon(self, loop: asyncio.AbstractEventLoop) -> None:
+        if not self._draining:
+            self._draining = True
+            loop.call_soon(self._drain)
+
     def _drain(self) -> None:
         """Deliver what is in the queue now. What comes in meanwhile has its turn after others' work."""
-        loop = self._loop
+        loop, self._draining = self._loop, False
+        if loop is None:
+            return
         try:
             for _ in range(len(self._queue)):
-                if loop is None or loop is not self._loop or not self._queue:
+                if loop is not self._loop or not self._queue:
                     break  # stopped, perhaps by a task that started eagerly
-                envelope = self._queue.popleft()
-                if not envelope.is_cancelled():
-                    envelope.context.run(self._deliver, envelope, loop)
+                self._take(self._queue.popleft(), loop)
         finally:
-            if self._queue and loop is not None and loop is self._loop:
-                loop.call_soon(self._drain)
+            if self._queue and loop is self._loop:
+                self._drain_soon(loop)
         self._tell_idle()
 
-    def _deliver(self, envelope: _Envelope, loop: asyncio.AbstractEventLoop) -> None:
+    def _take(self, envelope: Envelope, loop: asyncio.AbstractEventLoop) -> None:
+        """Deliver a message that has waited, in its sender's context."""
+        if envelope.is_cancelled():
+            return
+        if envelope.reply is not None and envelope.reply.get_loop() is not loop:
+            stray = UndeliverableException(f"{envelope} was sent in another event loop than the runtime's")
+            self._not_handled(envelope, envelope.recipient, stray)
+        elif envelope.context is not None:
+            envelope.context.run(self._deliver, envelope, loop)
+
+    def _deliver(self, envelope: Envelope, loop: asyncio.AbstractEventLoop) -> None:
         if envelope.recipient is not None:
             self._hand_over(envelope, envelope.recipient, loop)
             return
         ctx = envelope.ctx
         recipients, failures = self._routes.recipients(ctx.topic_id)  # type: ignore[arg-type]  # an event has a topic
         for failure in failures:
-            self._failed(failure, envelope.message, None)
+            self._failed(failure, envelope.message, None, ctx.topic_id, ctx.sender)
         for recipient in recipients:
             if ctx.sender is None or recipient != ctx.sender:
                 self._hand_over(envelope, recipient, loop)
+        if not recipients and not failures:
+            _log.info("nobody gets %s: there is no subscription to it", envelope)
+            nobody = UndeliverableException(f"nobody subscribes to the topic '{ctx.topic_id}'")
+            self._bury(nobody, envelope.message, ctx.topic_id, ctx.sender)
 
-    def _hand_over(self, envelope: _Envelope, recipient: AgentId, loop: asyncio.AbstractEventLoop) -> None:
-        """Start the task in which an agent handles a message; let it wait for an agent that must be made first."""
+    def _hand_over(self, envelope: Envelope, recipient: AgentId, loop: asyncio.AbstractEventLoop) -> None:
+        """Let an agent handle a message, now or when it is there and has time."""
         agent = self._agents.get(recipient)
         try:
             if agent is None:
-                (self._making.get(recipient) or self._make(recipient)).held.append(envelope)
+                (self._changing.get(recipient) or self._population.make(recipient)).held.append(envelope.waits())
                 return
-            if envelope.reply is not None and envelope.reply.get_loop() is not loop:
-                raise UndeliverableException(f"{envelope} was sent in another event loop than the runtime's")
-            task = loop.create_task(self._handle(agent, envelope, recipient))
-        except Exception as error:  # no such agent, or a task factory of the user's; whoever sent it learns of it
+            if self._boxes:
+                box = self._boxes.get(recipient)
+                if box is not None and not box.admit(envelope):
+                    return
+        except Exception as error:  # no such agent, or one that takes no more; whoever sent it learns of it
             self._not_handled(envelope, recipient, error)
             return
-        self._live[task] = envelope, recipient
+        self._begin(agent, envelope, recipient, loop)
+
+    def _begin(self, agent: Agent, envelope: Envelope, recipient: AgentId, loop: asyncio.AbstractEventLoop) -> None:
+        """Start the task in which an agent handles a message. Called in the sender's context."""
+        try:
+            task = loop.create_task(self._handle(agent, envelope, recipient))
+        except Exception as error:  # a task factory of the user's; whoever sent it learns of it
+            self._not_handled(envelope, recipient, error)
+            self._begin_next(recipient, envelope, loop)
+            return
+        self._live[task] = envelope, recipient, monotonic()
         task.add_done_callback(self._ended)
         here = source.get()
         if isinstance(here, Scope):
             here.run.adopt(task, f"agent {recipient}")
+        if self._boxes and (box := self._boxes.get(recipient)) is not None:
+            box.begun.add(task)
         if envelope.reply is not None:
             envelope.task = task
         elif envelope.token is not None:
             envelope.token.link_future(task)
 
-    async def _handle(self, agent: Agent, envelope: _Envelope, recipient: AgentId) -> Any:
-        current_agent.set(recipient)
-        answer = await agent.on_message(envelope.message, envelope.ctx)
-        if self._interventions and envelope.reply is not None:
-            return await self._intervene("on_response", answer, sender=recipient, recipient=envelope.ctx.sender)
-        return answer
+    def _begin_next(self, agent_id: AgentId, ended: Envelope, loop: asyncio.AbstractEventLoop) -> None:
+        box = self._boxes.get(agent_id)
+        following = box.end(ended) if box is not None else None
+        if following is not None and following.context is not None:
+            following.context.run(self._begin, self._agents[agent_id], following, agent_id, loop)
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        """Pass on what a handler ended with: to the sender who waits for it, else to where failures go."""
-        envelope, agent_id = self._live.pop(task)
-        reply, envelope.task = envelope.reply, None
+    async def _handle(self, agent: Agent, envelope: Envelope, recipient: AgentId) -> None:
+        current_agent.set(recipient)
+        if self._boxes:
+            enter(self._boxes.get(recipient), envelope)
+        if self._observed:
+            answer = await self._observe(agent, envelope, recipient)
+        else:
+            answer = await agent.on_message(envelope.message, envelope.ctx)
+        if envelope.reply is not None:
+            if self._interventions:
+                answer = await self._intervene("on_response", answer, sender=recipient, recipient=envelope.ctx.sender)
+            if not envelope.reply.done():
+                envelope.reply.set_result(answer)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Pass on what a handler ended with, if not with an answer; go on with what waited for that."""
+        envelope, agent_id, _ = self._live.pop(task)
+        envelope.task = None
         if task.cancelled():
-            if reply is not None:
-                reply.cancel()
+            if envelope.reply is not None:
+                envelope.reply.cancel()
         elif (error := task.exception()) is not None:
             self._not_handled(envelope, agent_id, error)
-        elif reply is not None and not reply.done():
-            reply.set_result(task.result())
+        if self._boxes and (box := self._boxes.get(agent_id)) is not None:
+            box.begun.discard(task)
+            self._begin_next(agent_id, envelope, task.get_loop())
+        if self._population.looks:
+            self._population.ended(agent_id)
         if self._waiting_for_idle:
             self._tell_idle()
 
-    def _not_handled(self, envelope: _Envelope, agent_id: AgentId | None, error: BaseException) -> None:
+    def _settle(
+        self, agent_id: AgentId, held: list[Envelope], error: BaseException | None, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        """An agent is there, or will not be: go on with the messages that waited for it."""
+        if error is not None and self._listeners:
+            self._tell("make", "point", str(agent_id), None, {"agent": agent_id, "error": error})
+        for envelope in held:
+            if error is not None:
+                self._not_handled(envelope, agent_id, error)
+            elif not envelope.is_cancelled() and envelope.context is not None:
+                envelope.context.run(self._hand_over, envelope, agent_id, loop)
+        self._tell_idle()
+
+    # --- failures
+
+    def _not_handled(self, envelope: Envelope, agent_id: AgentId | None, error: BaseException) -> None:
         # an exception refers to the frames it went through, thus to the envelope, which must not refer to it
         reply, envelope.reply = envelope.reply, None
+        about = envelope.message, agent_id, agent_id or envelope.ctx.topic_id, envelope.ctx.sender
         if reply is None:
-            self._failed(error, envelope.message, agent_id)
+            self._failed(error, *about)
         elif reply.done():
-            self._report(error, envelope.message, agent_id)
+            self._report(error, *about)
         elif reply.get_loop() is asyncio.get_running_loop():
             reply.set_exception(error)
         elif not reply.get_loop().is_closed():
             reply.get_loop().call_soon_threadsafe(_fail, reply, error)
 
-    def _failed(self, error: BaseException, message: Any, agent_id: AgentId | None) -> None:
+    def _failed(
+        self,
+        error: BaseException,
+        message: Any,
+        agent_id: AgentId | None,
+        to: AgentId | TopicId | None,
+        sender: AgentId | None,
+    ) -> None:
         if not self._ignore_failures and len(self._failures) < STORED:
             self._failures.append(error)
-        self._report(error, message, agent_id)
+        self._report(error, message, agent_id, to, sender)
 
-    def _report(self, error: BaseException, message: Any, agent_id: AgentId | None) -> None:
-        """Nobody waits for this failure: put it in the log, and tell who asked to be told."""
+    def _report(
+        self,
+        error: BaseException,
+        message: Any,
+        agent_id: AgentId | None,
+        to: AgentId | TopicId | None,
+        sender: AgentId | None,
+    ) -> None:
+        """Nobody waits for this failure: put it in the log and the list, and tell who asked to be told."""
         where = "in the queue" if agent_id is None else f"at agent {agent_id}"
         _log.error("a message of type %s failed %s", type(message).__name__, where, exc_info=error)
+        self._bury(error, message, to, sender)
         if self._on_failure is not None:
             try:
                 self._on_failure(error, message, agent_id)
             except Exception:  # it has no caller who could learn of it
                 _log.exception("on_failure failed")
+
+    def _bury(self, error: BaseException, message: Any, to: AgentId | TopicId | None, sender: AgentId | None) -> None:
+        from .monitoring import DeadLetter
+
+        self.dead_letters.append(DeadLetter(message, to, sender, error))
 
     # --- starting and stopping
 
@@ -344,23 +459,25 @@ class SingleThreadedAgentRuntime(AgentRuntime):
             raise RuntimeError("the runtime is started already")
         # what was left in an event loop that is closed cannot go on
         self._live = {task: each for task, each in self._live.items() if not task.get_loop().is_closed()}
-        self._making = {key: each for key, each in self._making.items() if not each.task.get_loop().is_closed()}
-        self._loop, self._over = loop, ""
-        self._context = copy_context()
+        self._population.started()
+        self._loop, self._over, self._draining = loop, "", False
+        if not isinstance(source.get(), Scope):
+            self._listeners = (*dict.fromkeys((*self._listeners, *ambient())),)
+            self._observed = self._observed or bool(self._listeners)
         if self._queue:
-            loop.call_soon(self._drain)
+            self._drain_soon(loop)
 
     async def stop(self) -> None:
         """Stop delivering; `start` goes on.
 
-        Handlers that run may finish and answer. Who waits for an answer to what is still queued gets an
-        `UndeliverableException`. Raises RuntimeError if the runtime is not started.
+        Handlers that have begun may finish and answer. Who waits for an answer to what still waits gets an
+        `UndeliverableException`; timers end. Raises RuntimeError if the runtime is not started.
         """
         self._started()
         self._halt("stopped")
 
     async def stop_when_idle(self) -> None:
-        """Stop when nothing is queued and nothing runs.
+        """Stop when nothing is queued and nothing runs. Timers that are set are not waited for.
 
         With `ignore_unhandled_exceptions=False` it raises what published messages led to: the first failure, with
         notes of the others.
@@ -374,8 +491,7 @@ class SingleThreadedAgentRuntime(AgentRuntime):
             await waiter
         if self._loop is not None:
             self._halt("stopped")
-        failures, self._failures = self._failures, []
-        _raise_first(failures)
+        self._raise_failures()
 
     async def stop_when(self, condition: Callable[[], bool]) -> None:
         """Stop when `condition` is true; it is asked many times a second."""
@@ -384,6 +500,29 @@ class SingleThreadedAgentRuntime(AgentRuntime):
             await asyncio.sleep(0.02)
         if self._loop is not None:
             self._halt("stopped")
+
+    async def process_next(self) -> None:
+        """Let the next message of a runtime that is not started be handled; wait until there is one.
+
+        Does not wait for its handlers. With `ignore_unhandled_exceptions=False` it raises what published messages led
+        to, as `stop_when_idle` does.
+        """
+        if self.is_running:
+            raise RuntimeError("a runtime that is started delivers by itself; process_next() is for one that is not")
+        loop, self._over = asyncio.get_running_loop(), ""
+        while not self.unprocessed_messages_count:
+            self._waiting_for_next = loop.create_future()
+            await self._waiting_for_next
+        if self._queue:
+            self._take(self._queue.popleft(), loop)
+        await asyncio.sleep(0)
+        self._raise_failures()
+
+    @property
+    def unprocessed_messages_count(self) -> int:
+        """How many messages have not begun to be handled."""
+        waiting = [len(box.waiting) for box in self._boxes.values()]
+        return len(self._queue) + sum(waiting) + sum(len(change.held) for change in self._changing.values())
 
     async def close(self) -> None:
         """Stop, end what runs, and close every agent. Raises the first failure of an agent, after all are closed."""
@@ -406,23 +545,31 @@ class SingleThreadedAgentRuntime(AgentRuntime):
 
     def _halt(self, why: str) -> None:
         self._loop, self._over = None, why
+        self._population.watch_idle(False)
+        for timer in self._timers.clear():
+            unsent = UndeliverableException(f"its time had not come when the runtime was {why}")
+            self._bury(unsent, timer.message, timer.recipient, timer.sender)
         waiting = [(envelope, envelope.recipient) for envelope in self._queue]
         self._queue.clear()
-        for agent_id, making in self._making.items():
-            waiting += [(envelope, agent_id) for envelope in making.held]
-            making.held = []
+        for agent_id, change in self._changing.items():
+            waiting += [(envelope, agent_id) for envelope in change.held]
+            change.held = []
+        for agent_id, box in self._boxes.items():
+            waiting += [(envelope, agent_id) for envelope in box.clear()]
         for envelope, recipient in waiting:
             error = UndeliverableException(f"{envelope} was not delivered: the runtime was {why}")
             if envelope.reply is not None:
                 self._not_handled(envelope, recipient, error)
             elif not envelope.is_cancelled():
-                self._report(error, envelope.message, recipient)
+                to = recipient or envelope.ctx.topic_id
+                self._report(error, envelope.message, recipient, to, envelope.ctx.sender)
         self._tell_idle()
 
     async def _end_tasks(self) -> None:
         loop, current = asyncio.get_running_loop(), asyncio.current_task()
-        tasks = {making.task: agent_id for agent_id, making in self._making.items()}
-        for task, (envelope, agent_id) in self._live.items():
+        tasks: dict[asyncio.Task[Any], object] = {each.task: agent_id for agent_id, each in self._changing.items()}
+        tasks.update((task, timer.recipient) for task, timer in self._ringing.items())
+        for task, (envelope, agent_id, _) in self._live.items():
             if task is not current:
                 tasks[task] = agent_id
                 if envelope.reply is not None:
@@ -437,7 +584,13 @@ class SingleThreadedAgentRuntime(AgentRuntime):
                 _log.warning("agent %s is left behind: it does not end although it was cancelled", tasks[task])
 
     def _is_idle(self) -> bool:
-        return not self._live and not self._making and (self._loop is None or not self._queue)
+        return not (self._live or self._changing or self._ringing or (self._loop is not None and self._queue))
+
+    def _is_busy(self, agent_id: AgentId) -> bool:
+        box = self._boxes.get(agent_id)
+        return (box is not None and bool(box.waiting)) or any(
+            each[1] == agent_id and not task.done() for task, each in self._live.items()
+        )
 
     def _tell_idle(self) -> None:
         if self._waiting_for_idle and self._is_idle():
@@ -445,6 +598,86 @@ class SingleThreadedAgentRuntime(AgentRuntime):
             for waiter in waiting:
                 if not waiter.done():
                     waiter.set_result(None)
+
+    def _raise_failures(self) -> None:
+        failures, self._failures = self._failures, []
+        _raise_first(failures)
+
+    # --- looking on
+
+    def statistics(self) -> RuntimeStatistics:
+        """What is registered, alive, waiting and handled now; print it to see where things hang."""
+        from .monitoring import Running, RuntimeStatistics
+
+        at = monotonic()
+        return RuntimeStatistics(
+            state="started" if self.is_running else self._over or "not started",
+            agent_types=sorted(self._kinds),
+            agents=len(self._agents),
+            making=list(self._changing),
+            queued=self.unprocessed_messages_count,
+            running=[
+                Running(agent_id, type(envelope.message).__name__, envelope.ctx.sender, at - began)
+                for envelope, agent_id, began in self._live.values()
+            ],
+            timers=len(self._timers.active),
+            dead_letters=len(self.dead_letters),
+        )
+
+    def trace(self, limit: int = 10_000) -> MessageTrace:
+        """Record from now on which way messages go; print what is returned. Keeps the last `limit` events."""
+        from .monitoring import MessageTrace
+
+        made = MessageTrace(limit, self._no_longer)
+        self._listeners = (*self._listeners, made)
+        self._observed = True
+        return made
+
+    def _no_longer(self, trace: MessageTrace) -> None:
+        self._listeners = tuple(each for each in self._listeners if each is not trace)
+        self._observed = bool(self._listeners) or self._slow_after is not None
+
+    async def _observe(self, agent: Agent, envelope: Envelope, recipient: AgentId) -> Any:
+        """Handle a message, and tell of it."""
+        work: Any = agent.on_message(envelope.message, envelope.ctx)
+        if self._slow_after is not None:
+            from .monitoring import timed
+
+            work = timed(work, self._slow_after, partial(_slow, recipient, type(envelope.message).__name__))
+        if not self._listeners:
+            return await work
+        self._told += 1
+        event, about = f"h{self._told}", {"message": envelope.message, "agent": recipient, "rpc": envelope.ctx.is_rpc}
+        _handling.set(event)
+        self._tell("handle", "start", str(recipient), event, about, parent=envelope.event)
+        began, end = monotonic(), dict(about)
+        try:
+            end["answer"] = await work
+            return end["answer"]
+        except BaseException as error:  # raised again
+            end.update({"error": error, "error.type": type(error).__name__})
+            raise
+        finally:
+            took = monotonic() - began
+            self._tell("handle", "end", str(recipient), event, end, parent=envelope.event, duration=took)
+
+    def _tell_sent(self, envelope: Envelope) -> None:
+        self._told += 1
+        ctx = envelope.ctx
+        envelope.event = ctx._message_id or f"m{self._told}"
+        about = {"message": envelope.message, "sender": ctx.sender, "recipient": envelope.recipient or ctx.topic_id}
+        kind = "publish" if envelope.recipient is None else "send"
+        self._tell(kind, "point", type(envelope.message).__name__, envelope.event, about)
+
+    def _tell(self, kind: str, phase: Any, name: str, event: str | None, data: Any, **more: Any) -> None:
+        if event is None:
+            self._told += 1
+            event = f"e{self._told}"
+        here = source.get()
+        parent = _handling.get() or (here.event if isinstance(here, Scope) else None)
+        made = Event(id=event, kind=kind, phase=phase, name=name, time=now(), data=data, **{"parent": parent, **more})
+        for listener in self._listeners:
+            listener(made)
 
     # --- agents
 
@@ -455,114 +688,21 @@ class SingleThreadedAgentRuntime(AgentRuntime):
         *,
         expected_class: type[A] | None = None,
     ) -> AgentType:
-        name = AgentId(type, "").type
-        if name in self._kinds:
-            raise ConfigError(f"agent type {name!r} is registered already")
-        needed = [each.name for each in inspect.signature(agent_factory).parameters.values() if _is_required(each)]
-        if needed:
-            raise ConfigError(
-                f"the factory of agent type {name!r} is called without arguments, but needs {needed}; in it, "
-                "AgentInstantiationContext gives the current agent id and runtime"
-            )
-        self._kinds[name] = _Kind(agent_factory, expected_class)
-        return AgentType(name)
+        return self._population.register_factory(type, agent_factory, expected_class)
 
     async def register_agent_instance(self, agent_instance: Agent, agent_id: AgentId) -> AgentId:
-        cls, type = agent_instance.__class__, agent_id.type
-        kind = self._kinds.get(type)
-        if kind is None:
-            kind = _Kind(None, cls)
-        elif kind.factory is not None:
-            raise ConfigError(f"agents of type {type!r} are made by a factory; instances need a type of their own")
-        elif kind.cls is not cls:
-            raise ConfigError(f"agents of type {type!r} are of class {kind.cls!r}, not {cls!r}")
-        if agent_id in self._agents:
-            raise ConfigError(f"agent '{agent_id}' exists already")
-        self._kinds[type] = kind
-        self._agents[agent_id] = agent_instance
-        kind.instances += 1
-        try:
-            await agent_instance.bind_id_and_runtime(agent_id, self)
-        except BaseException:  # raised again
-            await self.release(agent_id)
-            raise
+        await self._population.register_instance(agent_instance, agent_id)
         return agent_id
 
     async def release(self, agent_id: AgentId) -> None:
-        agent = self._agents.pop(agent_id, None)
-        if agent is None:
-            return
-        kind = self._kinds[agent_id.type]
-        if kind.factory is not None:
-            await agent.close()
-            return
-        kind.instances -= 1
-        if kind.instances:
-            self._routes.discard(agent_type=agent_id.type, topic_type=agent_id.key)
-        else:
-            del self._kinds[agent_id.type]
-            self._routes.discard(agent_type=agent_id.type)
-
-    async def _agent(self, agent_id: AgentId) -> Agent:
-        """The agent of this id, made if need be. Raises `UndeliverableException`, or what its factory raises."""
-        agent = self._agents.get(agent_id)
-        if agent is not None:
-            return agent
-        task = (self._making.get(agent_id) or self._make(agent_id)).task
-        await settled(task)
-        if task.cancelled():
-            raise UndeliverableException(f"agent '{agent_id}' does not exist: making it was cancelled")
-        return task.result()
-
-    def _make(self, agent_id: AgentId) -> _Making:
-        kind = self._kinds.get(agent_id.type)
-        if kind is None:
-            raise self._unknown(agent_id)
-        if kind.factory is None:
-            raise UndeliverableException(
-                f"there is no agent '{agent_id}': agents of this type are registered, not made by a factory. "
-                "If a subscription of their class leads there, register them with skip_class_subscriptions=True"
-            )
-        create = asyncio.get_running_loop().create_task
-        task: asyncio.Task[Agent] = self._context.copy().run(create, self._construct(kind.factory, kind.cls, agent_id))
-        making = self._making[agent_id] = _Making(task)
-        task.add_done_callback(lambda _: self._made(agent_id))
-        return making
-
-    def _made(self, agent_id: AgentId) -> None:
-        """Give a new agent the messages that wait for it, in order and before any other; or tell why there is none."""
-        making = self._making.pop(agent_id)
-        task = making.task
-        error: BaseException | None
-        if task.cancelled():
-            error = UndeliverableException(f"agent '{agent_id}' does not exist: making it was cancelled")
-        elif (error := task.exception()) is None:
-            self._agents[agent_id] = task.result()
-        for envelope in making.held:
-            if error is not None:
-                self._not_handled(envelope, agent_id, error)
-            elif not envelope.is_cancelled():
-                envelope.context.run(self._hand_over, envelope, agent_id, task.get_loop())
-        self._tell_idle()
-
-    async def _construct(self, factory: Callable[[], Any], cls: type[Any] | None, agent_id: AgentId) -> Agent:
-        with AgentInstantiationContext.populate_context((self, agent_id)):
-            made = factory()
-            if inspect.isawaitable(made):
-                made = await made
-        if not isinstance(made, cls) if cls is not None else not hasattr(made, "on_message"):
-            expected = "an agent" if cls is None else f"a {cls.__name__}"
-            raise ConfigError(f"the factory of agent type {agent_id.type!r} made {made!r}, not {expected}")
-        agent: Agent = made
-        await agent.bind_id_and_runtime(agent_id, self)
-        return agent
+        await self._population.release(agent_id)
 
     async def try_get_underlying_agent_instance(
         self,
         id: AgentId,
         type: type[A] = Agent,  # type: ignore[assignment]
     ) -> A:
-        agent = await self._agent(id)
+        agent = await self._population.get(id)
         if type is not Agent and not isinstance(agent, type):
             raise TypeError(f"agent '{id}' is a {agent.__class__.__name__}, not a {type.__name__}")
         return agent  # type: ignore[return-value]
@@ -572,26 +712,34 @@ class SingleThreadedAgentRuntime(AgentRuntime):
     ) -> AgentId:
         agent_id = id_or_type if isinstance(id_or_type, AgentId) else AgentId(id_or_type, key)
         if not lazy:
-            await self._agent(agent_id)
+            await self._population.get(agent_id)
         return agent_id
 
     async def agent_metadata(self, agent: AgentId) -> AgentMetadata:
-        return (await self._agent(agent)).metadata
+        return (await self._population.get(agent)).metadata
 
     async def agent_save_state(self, agent: AgentId) -> Mapping[str, Any]:
-        return await (await self._agent(agent)).save_state()
+        return await (await self._population.get(agent)).save_state()
 
     async def agent_load_state(self, agent: AgentId, state: Mapping[str, Any]) -> None:
-        await (await self._agent(agent)).load_state(state)
+        await load(await self._population.get(agent), agent, state)
 
     async def save_state(self) -> Mapping[str, Any]:
         return {str(agent_id): await agent.save_state() for agent_id, agent in list(self._agents.items())}
 
     async def load_state(self, state: Mapping[str, Any]) -> None:
+        if not isinstance(state, Mapping):
+            raise StateError("$", f"expected a JSON object with the agents' states, found a {type(state).__name__}")
+        known = []
         for name, agent_state in state.items():
-            agent_id = AgentId.from_str(name)
+            try:
+                agent_id = AgentId.from_str(name)
+            except (ConfigError, AttributeError) as error:
+                raise StateError(f"$[{name!r}]", f"not the id of an agent: {error}") from error
             if agent_id.type in self._kinds:
-                await self.agent_load_state(agent_id, agent_state)
+                known.append((agent_id, agent_state))
+        for agent_id, agent_state in known:
+            await self.agent_load_state(agent_id, agent_state)
 
     async def add_subscription(self, subscription: Subscription) -> None:
         self._routes.add(subscription)
@@ -599,10 +747,16 @@ class SingleThreadedAgentRuntime(AgentRuntime):
     async def remove_subscription(self, id: str) -> None:
         self._routes.remove(id)
 
-    def _unknown(self, agent_id: AgentId) -> UndeliverableException:
-        return UndeliverableException(
-            f"no agent type {agent_id.type!r} is registered{did_you_mean(agent_id.type, self._kinds)}"
-        )
+    @property
+    def serializers(self) -> SerializationRegistry:
+        if self._serializers is None:
+            from .serialization import SerializationRegistry
+
+            self._serializers = SerializationRegistry()
+        return self._serializers
+
+    def add_message_serializer(self, serializer: MessageSerializer[Any] | Sequence[MessageSerializer[Any]]) -> None:
+        self.serializers.add_serializer(serializer)
 
 
 def _not_cancelled(token: CancellationToken | None) -> None:
@@ -615,6 +769,14 @@ def _fail(reply: asyncio.Future[Any], error: BaseException) -> None:
         reply.set_exception(error)
 
 
+def _time_out(reply: asyncio.Future[Any], envelope: Envelope, seconds: float) -> None:
+    _fail(reply, MessageTimeout(f"there was no answer to {envelope} in {seconds:g} s"))
+
+
+def _slow(agent_id: AgentId, message: str, seconds: float) -> None:
+    _log.warning("agent %s blocked the event loop for %.3f s while it handled a %s", agent_id, seconds, message)
+
+
 def _raise_first(failures: Sequence[BaseException]) -> None:
     """Raise the first failure, with notes of the others."""
     if not failures:
@@ -624,10 +786,3 @@ def _raise_first(failures: Sequence[BaseException]) -> None:
         notes = [f"also failed: {type(error).__name__}: {error}" for error in others]
         first.__notes__ = [*getattr(first, "__notes__", ()), *notes]  # type: ignore[attr-defined]
     raise first
-
-
-def _is_required(parameter: inspect.Parameter) -> bool:
-    return parameter.default is parameter.empty and parameter.kind not in (
-        parameter.VAR_POSITIONAL,
-        parameter.VAR_KEYWORD,
-    )

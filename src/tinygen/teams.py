@@ -19,6 +19,7 @@ from .actors import BaseAgent
 from .addresses import AgentId
 from .agents import BaseChatAgent, expect_state, loading
 from .cancellation import CancellationToken
+from .conditions import TerminationCondition
 from .clock import new_id
 from .errors import AgentFailed, AlreadyRunning, ConfigError, StateError, Suspended, did_you_mean
 from .messages import BaseAgentEvent, BaseChatMessage, Response, SelectSpeakerEvent, TaskResult
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .actors import AgentRuntime, MessageContext
-    from .conditions import TerminationCondition
     from .run import Run
     from .runner import Undo
 
@@ -83,7 +83,7 @@ class _Seat(BaseAgent):
             if isinstance(item, TaskResult):
                 result = item
             elif isinstance(item, (BaseAgentEvent, BaseChatMessage)):
-                run.emit(item)
+                run.emit(item, again=True)
         said = result.messages if result is not None else []
         return _Said(thread=said, heard=[m for m in said if isinstance(m, BaseChatMessage)], judged=said)
 
@@ -102,6 +102,7 @@ class BaseGroupChat(TaskRunner):
     """
 
     component_type = "team"
+    takes_turns = True
     manager_name = "GroupChatManager"
 
     def __init__(
@@ -117,8 +118,16 @@ class BaseGroupChat(TaskRunner):
         emit_team_events: bool = False,
     ) -> None:
         _check_participants(type(self).__name__, participants)
-        if max_turns is not None and max_turns < 1:
-            raise ConfigError(f"max_turns must be at least 1 or None, not {max_turns!r}")
+        if max_turns is not None and (type(max_turns) is not int or max_turns < 1):
+            raise ConfigError(f"max_turns must be a whole number of at least 1, or None, not {max_turns!r}")
+        if termination_condition is not None and not isinstance(termination_condition, TerminationCondition):
+            raise ConfigError(
+                f"termination_condition must be a TerminationCondition, not {termination_condition!r:.80}"
+            )
+        if runtime is not None and not hasattr(runtime, "register_agent_instance"):
+            raise ConfigError(f"runtime must be an AgentRuntime, not {runtime!r:.80}")
+        if name is not None and not isinstance(name, str):
+            raise ConfigError(f"a team's name must be text, not {name!r:.80}")
         self.name = name or type(self).__name__
         self.description = description or "A team of agents."
         self._participants = list(participants)
@@ -143,13 +152,9 @@ class BaseGroupChat(TaskRunner):
         """Take over what `policy_state` returned; None for a fresh start. Raises `StateError`, then nothing changed."""
 
     async def reset(self) -> None:
-        """Forget the conversation: thread, turns, participants, termination."""
         await self._idle()
         for participant in self._participants:
-            if isinstance(participant, BaseChatAgent):
-                await participant.on_reset(CancellationToken())
-            else:
-                await participant.reset()
+            await participant.reset()
         if self._termination is not None:
             await self._termination.reset()
         self._thread, self._turn, self._suspension = [], 0, None
@@ -228,16 +233,9 @@ class BaseGroupChat(TaskRunner):
         return self._participants
 
     async def _perform(self, run: Run, task: list[BaseChatMessage], output_task: bool) -> str | None:
-        condition = self._termination
         try:
-            if condition is not None and condition.terminated:
-                return ALREADY_TERMINATED
-            else:
-                reason: str | None = None
-                if not run.begun:
-                    reason = await self._deliver(run, task, output_task)
-                    run.boundary()
-                reason = reason or await self._converse(run)
+            async with _Seats(self, run) as seats:
+                reason = await self._converse(run, seats, task, output_task)
         except Suspended:
             raise
         except BaseException:
@@ -246,22 +244,30 @@ class BaseGroupChat(TaskRunner):
         await self._at_rest()
         return reason
 
-    async def _converse(self, run: Run) -> str:
-        """Turn after turn until there is a reason to stop."""
-        async with _Seats(self, run) as seats:
-            while True:
+    async def _converse(self, run: Run, seats: _Seats, task: list[BaseChatMessage], output_task: bool) -> str:
+        """Deliver the task, then turn after turn until there is a reason to stop."""
+        reason: str | None = None
+        if self._termination is not None and self._termination.terminated:
+            return ALREADY_TERMINATED
+        if not run.begun:
+            reason = await self._deliver(run, task, output_task)
+            run.boundary()
+        while reason is None:
+            await run.turn()
+            sent, run.inbox = run.inbox, []
+            if sent:
+                run.enter(f"sent {len(run.messages)}")
+                reason = await self._deliver(run, sent, True)
+            else:
                 run.enter(f"turn {self._turn + 1}")
-                await run.turn()
-                sent, run.inbox = run.inbox, []
-                if sent:
-                    reason = await self._deliver(run, sent, True)
-                else:
-                    reason = await self._take_turn(run, seats)
-                if reason is not None:
-                    return reason
-                run.boundary()
+                reason = await self._take_turn(run, seats)
+            run.boundary()
+        await self._deliver(run, run.inbox, True, judged=False)  # came too late: for the next run
+        return reason
 
-    async def _deliver(self, run: Run, messages: list[BaseChatMessage], output: bool) -> str | None:
+    async def _deliver(
+        self, run: Run, messages: list[BaseChatMessage], output: bool, *, judged: bool = True
+    ) -> str | None:
         """Give everybody the messages of a task; they may already be enough to stop."""
         for message in messages:
             if output:
@@ -269,12 +275,13 @@ class BaseGroupChat(TaskRunner):
             for buffer in self._buffers.values():
                 buffer.append(message)
         self._thread.extend(messages)
-        return await self._judge(messages) if messages else None
+        return await self._judge(messages) if messages and judged else None
 
     async def _take_turn(self, run: Run, seats: _Seats) -> str | None:
         marks: list[Undo] = [self._mark()]
         try:
-            speakers = list(await self.select_speakers(self._thread))
+            selected = await self.select_speakers(self._thread)
+            speakers = [selected] if isinstance(selected, str) else list(selected)
             if not speakers:
                 return "The group chat is stopped."
             for participant in seats.find(speakers):
@@ -284,6 +291,7 @@ class BaseGroupChat(TaskRunner):
             said = await seats.ask(speakers)
             run.check()
         except Suspended:
+            await run.roll_back()
             for undo in reversed(marks):
                 await undo()
             raise
@@ -414,6 +422,8 @@ class _Seats:
 
     def find(self, speakers: Sequence[str]) -> list[BaseChatAgent | BaseGroupChat]:
         """The participants of these names."""
+        if len(set(speakers)) < len(speakers):
+            raise ConfigError(f"team {self._team.name!r} cannot let anybody speak twice side by side: {speakers}")
         for name in speakers:
             if name not in self._participants:
                 raise ConfigError(
@@ -427,7 +437,18 @@ class _Seats:
         if len(speakers) == 1:
             name = speakers[0]
             return [await self._run.at(name, self._ask(name))]
-        return await fan_out([(name, partial(self._ask, name)) for name in speakers])
+        said: dict[str, list[Message]] = {name: [] for name in speakers}
+        try:
+            return await fan_out([(name, partial(self._ask_apart, name, said[name])) for name in speakers])
+        finally:
+            for name in speakers:  # whoever was faster
+                self._run.messages.extend(said[name])
+
+    async def _ask_apart(self, name: str, said: list[Message]) -> _Said:
+        scope = current_scope()
+        assert scope is not None  # fan_out made it
+        scope.said = said
+        return await self._ask(name)
 
     async def _ask(self, name: str) -> _Said:
         team, run = self._team, self._run

@@ -26,12 +26,12 @@ logging.getLogger("tinygen").addHandler(logging.NullHandler())
 
 
 class Event(Record):
-    """One thing that happened in a run.
+    """One thing that happened in a run, in a runtime, or in a model call of its own.
 
     `kind` is run, agent, model, tool, code, input, clock, message, limit or error, or the kind of an effect of your
-    own. What takes time has a `start` and an `end` with the same `id`; everything else is a `point`. `parent` is the
-    id of the event it happened inside of. `duration` is in seconds. `data` holds what the kind has to say: tokens,
-    the error, the message.
+    own; of a runtime send, publish, handle, drop or make. What takes time has a `start` and an `end` with the same
+    `id`; everything else is a `point`. `parent` is the id of the event it happened inside of. `duration` is in seconds.
+    `data` holds what the kind has to say: tokens, the error, the message.
     """
 
     id: str
@@ -54,7 +54,10 @@ def ambient() -> tuple[Listener, ...]:
 
 @contextmanager
 def listen(listener: Listener) -> Iterator[None]:
-    """Tell `listener` every event of every run begun inside the block. It is called in the run's own task."""
+    """Tell `listener` every event of what begins inside the block, in the task where it happens.
+
+    That is every run, every runtime that is started, and every effect and model call outside of runs.
+    """
     token = _ambient.set((*_ambient.get(), listener))
     try:
         yield

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import operator
 from contextlib import aclosing
+from functools import partial
 
-from .errors import ConfigError, ProtocolError
-from .journal import effect
+from .errors import ConfigError, StateError
+from .journal import effect, effect_stream
 from .messages import FunctionExecutionResult, Record
-from .tools import FunctionTool, StaticStreamWorkbench, ToolResult, Workbench, as_tool
+from .tools import FunctionTool, StaticStreamWorkbench, StreamWorkbench, ToolResult, Workbench, as_tool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
     from typing import Any
 
     from .cancellation import CancellationToken
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from .tools import BaseTool
 
 
-class Handoff(Record):
+class Handoff(Record, tagged=False):
     """A handoff an agent can make: its model calls the tool `name` to hand over to `target`.
 
     Left out, `description`, `name` and `message` are made from the target's name.
@@ -33,6 +35,8 @@ class Handoff(Record):
     message: str = ""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.target, str) or not self.target:
+            raise ConfigError(f"a handoff's target must be the name of an agent, not {self.target!r:.80}")
         if not self.name:
             self.name = f"transfer_to_{self.target}".lower()
         elif not self.name.isidentifier():
@@ -64,10 +68,15 @@ class Toolbox:
     ) -> None:
         if tools is not None and workbench is not None:
             raise ConfigError("Tools cannot be used with a workbench.")
+        if not isinstance(tools, (list, tuple, type(None))):
+            raise ConfigError(f"tools of {agent!r} must be a list, not {tools!r:.80}")
         made = [as_tool(tool, f"tools[{at}] of {agent!r}") for at, tool in enumerate(tools or ())]
         self.workbenches: list[Workbench]
         if workbench is not None:
             self.workbenches = [workbench] if isinstance(workbench, Workbench) else list(workbench)
+            for each in self.workbenches:
+                if not isinstance(each, Workbench):
+                    raise ConfigError(f"workbench of {agent!r} must be a Workbench or several, not {each!r:.80}")
         else:
             self.workbenches = [StaticStreamWorkbench(made)] if made else []
         self.handoffs: dict[str, Handoff] = {}
@@ -97,8 +106,8 @@ class Toolbox:
         if not self.workbenches and not self.handoffs:
             return ()
         listed = [await workbench.list_tools() for workbench in self.workbenches]
-        if not self._schemas or any(a is not b for a, b in zip(listed, self._listed, strict=False)):
-            self._listed = listed
+        if not self._schemas or not _same_items(listed, self._listed):
+            self._listed = [list(schemas) for schemas in listed]
             self._owners = {}
             self._schemas = []
             for workbench, schemas in zip(self.workbenches, listed, strict=True):
@@ -111,39 +120,41 @@ class Toolbox:
     def streams(self, name: str) -> bool:
         """Whether this tool says something while it works."""
         workbench = self._owners.get(name)
-        return isinstance(workbench, StaticStreamWorkbench) and workbench.streams(name)
+        if isinstance(workbench, StaticStreamWorkbench):
+            return workbench.streams(name)
+        return isinstance(workbench, StreamWorkbench)
 
     async def call(self, call: FunctionCall, token: CancellationToken, say: Callable[[Any], None] | None) -> Any:
         """Call a tool; whatever goes wrong in it becomes a result for the model."""
         if call.name in self.handoff_tools:
-            return await self._hand_off(call, token)
+            try:
+                return await self._hand_off(call, token)
+            except Exception as error:  # noqa: BLE001 - a handoff tool of the user's: the model learns of it
+                return _told(call, ToolResult.error(call.name, error))
         workbench = self._owners.get(call.name)
         if workbench is None:
             known = ", ".join(sorted({*self._owners, *self.handoffs})) or "none"
             text = f"Error: tool {call.name[:64]!r} not found in any workbench; known tools: {known[:400]}"
             return FunctionExecutionResult(content=text, name=call.name, call_id=call.id, is_error=True)
 
-        async def do() -> FunctionExecutionResult:
-            result = await self._call(workbench, call, token, say)
-            return FunctionExecutionResult(
-                content=result.to_text(), name=call.name, call_id=call.id, is_error=result.is_error
-            )
-
         request = {"name": call.name, "arguments": call.arguments}
-        return await effect("tool", request, do, FunctionExecutionResult, name=call.name)
+        if say is None or not isinstance(workbench, StreamWorkbench) or not self.streams(call.name):
 
-    async def _call(
-        self, workbench: Workbench, call: FunctionCall, token: CancellationToken, say: Callable[[Any], None] | None
-    ) -> ToolResult:
+            async def do() -> FunctionExecutionResult:
+                return _told(call, await self._call(workbench, call, token))
+
+            return await effect("tool", request, do, FunctionExecutionResult, name=call.name)
+        stream = partial(self._call_stream, workbench, call, token)
+        result: Any = None
+        async with aclosing(effect_stream("tool", request, stream, FunctionExecutionResult, name=call.name)) as items:
+            async for result in items:
+                if not isinstance(result, FunctionExecutionResult):
+                    say(result)
+        return result
+
+    async def _call(self, workbench: Workbench, call: FunctionCall, token: CancellationToken) -> ToolResult:
         try:
-            if say is None or not isinstance(workbench, StaticStreamWorkbench):
-                return await workbench.call_json(call.name, call.arguments, token, call.id)
-            async with aclosing(workbench.call_json_stream(call.name, call.arguments, token, call.id)) as stream:
-                async for item in stream:
-                    if isinstance(item, ToolResult):
-                        return item
-                    say(item)
-            raise ProtocolError(f"tool {call.name!r} ended without a result")
+            return await workbench.call_json(call.name, call.arguments, token, call.id)
         except asyncio.CancelledError:
             if token.is_cancelled():
                 raise
@@ -151,19 +162,39 @@ class Toolbox:
         except Exception as error:  # noqa: BLE001 - a workbench of the user's: the model learns of it
             return ToolResult.error(call.name, error)
 
+    async def _call_stream(
+        self, workbench: StreamWorkbench, call: FunctionCall, token: CancellationToken
+    ) -> AsyncGenerator[Any, None]:
+        """What the tool says, and the result last."""
+        result: ToolResult | None = None
+        try:
+            async with aclosing(workbench.call_json_stream(call.name, call.arguments, token, call.id)) as stream:
+                async for item in stream:
+                    if isinstance(item, ToolResult):
+                        result = item
+                    else:
+                        yield item
+        except Exception as error:  # noqa: BLE001 - a workbench of the user's: the model learns of it
+            result = ToolResult.error(call.name, error)
+        yield _told(call, result or ToolResult.error(call.name, f"tool {call.name!r} ended without a result"))
+
     async def _hand_off(self, call: FunctionCall, token: CancellationToken) -> FunctionExecutionResult:
         tool = self.handoff_tools[call.name]
         content = tool.return_value_as_string(await tool.run_json({}, token))
         return FunctionExecutionResult(content=content, name=call.name, call_id=call.id, is_error=False)
 
     async def save_state(self) -> list[Any]:
-        kept = [workbench for workbench in self.workbenches if getattr(workbench, "renewable", False)]
+        """The states of the workbenches that sessions renew; none if no one has something to say."""
+        kept = [workbench for workbench in self.workbenches if workbench.renewable]
         states = [dict(await workbench.save_state()) for workbench in kept]
         return states if any(_says_something(state) for state in states) else []
 
-    async def load_state(self, states: Sequence[Mapping[str, Any]]) -> None:
-        kept = [workbench for workbench in self.workbenches if getattr(workbench, "renewable", False)]
-        for workbench, state in zip(kept, states, strict=False):
+    async def load_state(self, states: Any) -> None:
+        """Take over what `save_state` returned. Raises `StateError`."""
+        kept = [workbench for workbench in self.workbenches if workbench.renewable]
+        if not isinstance(states, list) or (states and len(states) != len(kept)):
+            raise StateError("$.workbenches", f"expected a list of {len(kept)} states, not {states!r:.80}")
+        for workbench, state in zip(kept, states):
             await workbench.load_state(state)
 
     async def reset(self) -> None:
@@ -175,5 +206,14 @@ class Toolbox:
             await workbench.stop()
 
 
+def _told(call: FunctionCall, result: ToolResult) -> FunctionExecutionResult:
+    return FunctionExecutionResult(content=result.to_text(), name=call.name, call_id=call.id, is_error=result.is_error)
+
+
+def _same_items(one: Sequence[Sequence[Any]], other: Sequence[Sequence[Any]]) -> bool:
+    """Whether two lists of lists hold the very same objects."""
+    return len(one) == len(other) and all(len(a) == len(b) and all(map(operator.is_, a, b)) for a, b in zip(one, other))
+
+
 def _says_something(state: Mapping[str, Any]) -> bool:
-    return any(value for key, value in state.items() if key not in ("type", "version"))
+    return any(key not in ("type", "version") and value not in ({}, [], None) for key, value in state.items())

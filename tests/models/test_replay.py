@@ -7,8 +7,11 @@ import pytest
 from hypothesis import given, strategies
 
 from tinygen import (
+    AssistantAgent,
     AssistantMessage,
+    BaseChatAgent,
     CancellationToken,
+    ChatCompletionClient,
     Chunks,
     ConfigError,
     ConnectionFailed,
@@ -20,8 +23,14 @@ from tinygen import (
     ReplayChatCompletionClient,
     ReplayRequest,
     RequestUsage,
+    Response,
+    RoundRobinGroupChat,
+    RunLimits,
     SystemMessage,
+    TextMessage,
     UserMessage,
+    effect,
+    suspend,
 )
 
 ASKED = [SystemMessage(content="Be brief."), UserMessage(content="How are you?", source="user")]
@@ -278,3 +287,70 @@ async def test_the_tokens_of_a_growing_conversation_add_up() -> None:
     messages.pop()
 
     assert (await client.create(messages)).usage == RequestUsage(7, 1)
+
+
+class Asker(BaseChatAgent):
+    """Calls its model by itself, as agents written for AutoGen do."""
+
+    produced_message_types = (TextMessage,)
+
+    def __init__(self, model: ChatCompletionClient, ask_person: bool = False) -> None:
+        super().__init__("asker", "asks")
+        self.model, self.ask_person = model, ask_person
+
+    async def on_messages(self, messages: Any, cancellation_token: Any) -> Response:
+        said = await self.model.create([UserMessage(content="hi", source="me")])
+        text = str(said.content)
+        if self.ask_person:
+            text += await effect("input", "who?", lambda: suspend("who?"), str)
+        return Response(chat_message=TextMessage(content=text, source=self.name))
+
+    async def on_reset(self, cancellation_token: Any) -> None: ...
+
+
+async def test_a_call_that_an_agent_makes_by_itself_counts_against_the_limits() -> None:
+    model = ReplayChatCompletionClient(["a", "b"])
+    team = RoundRobinGroupChat([Asker(model)])
+
+    result = await team.run(task="go", limits=RunLimits(model_calls=2))
+
+    assert result.stop_reason == "limit reached: model_calls (2 of 2)"
+    assert len(model.create_calls) == 2
+
+
+async def test_a_call_that_an_agent_makes_by_itself_is_not_made_twice() -> None:
+    model = ReplayChatCompletionClient(["hello "])
+    agent = Asker(model, ask_person=True)
+
+    waiting = await agent.run(task="go")
+    agent.answer(waiting.pending[0].id, "Ann")
+    result = await agent.run(task="go")
+
+    assert result.messages[-1].to_text() == "hello Ann"
+    assert len(model.create_calls) == 1
+
+
+async def test_a_client_that_overrides_create_is_asked_through_it() -> None:
+    class Polite(ReplayChatCompletionClient):
+        async def create(self, messages: Any, **arguments: Any) -> CreateResult:
+            return await super().create([*messages, UserMessage(content="please", source="me")], **arguments)
+
+    model = Polite(["yes"])
+
+    await AssistantAgent("ada", model).run(task="go")
+
+    assert model.create_calls[0].messages[-1].content == "please"
+
+
+async def test_a_synchronous_tool_may_ask_a_model_in_an_event_loop_of_its_own() -> None:
+    inner = ReplayChatCompletionClient(["forty-two"])
+
+    def look_up(what: str) -> str:
+        return str(asyncio.run(inner.create([UserMessage(content=what, source="tool")])).content)
+
+    call = FunctionCall(id="1", arguments='{"what": "it"}', name="look_up")
+    agent = AssistantAgent("ada", ReplayChatCompletionClient([[call]]), tools=[look_up])
+
+    result = await agent.run(task="go", limits=RunLimits(model_calls=1))
+
+    assert result.messages[-1].to_text() == "forty-two"

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
+from ..component import Component
 from ..errors import ConfigError, did_you_mean
 from ..journal import effect, effect_stream
 from ..messages import CreateResult
+from ..run import current_scope
+from ..telemetry import ambient
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,11 +63,14 @@ else:
     ModelInfo = ToolSchema = ParametersSchema = dict
 
 
-class ChatCompletionClient(Protocol):
+class ChatCompletionClient(Component):
     """A model one can talk to. Derive from it to write a client of your own: `create` and `create_stream` suffice.
 
     `model_info` says what the model can do. Errors are `ModelError`s.
     """
+
+    component_type = "model"
+    renewable = False
 
     @property
     def model_info(self) -> ModelInfo:
@@ -127,6 +135,77 @@ class ChatCompletionClient(Protocol):
         return 128_000 - self.count_tokens(messages, tools=tools)
 
 
+class ObservedClient(ChatCompletionClient):
+    """Base of our own clients: each call is an effect of its run, and told to listeners, by whomever it is made.
+
+    A subclass defines `_create` and `_create_stream`, which take what `create` and `create_stream` do.
+    """
+
+    async def create(
+        self,
+        messages: Sequence[LLMMessage],
+        *,
+        tools: Sequence[HasSchema | ToolSchema] = (),
+        tool_choice: ToolChoice = "auto",
+        json_output: bool | type[Any] | None = None,
+        extra_create_args: Mapping[str, Any] = {},
+        cancellation_token: CancellationToken | None = None,
+    ) -> CreateResult:
+        arguments = _arguments(tools, tool_choice, json_output, extra_create_args)
+
+        async def call() -> CreateResult:
+            return await self._create(messages, cancellation_token=cancellation_token, **arguments)
+
+        if _is_known():
+            return await call()
+        info = self.model_info
+        request = _request(messages, arguments)
+        return await effect("model", request, call, CreateResult, name=info["family"], price=info.get("price"))
+
+    def create_stream(
+        self,
+        messages: Sequence[LLMMessage],
+        *,
+        tools: Sequence[HasSchema | ToolSchema] = (),
+        tool_choice: ToolChoice = "auto",
+        json_output: bool | type[Any] | None = None,
+        extra_create_args: Mapping[str, Any] = {},
+        cancellation_token: CancellationToken | None = None,
+    ) -> AsyncGenerator[str | CreateResult, None]:
+        arguments = _arguments(tools, tool_choice, json_output, extra_create_args)
+
+        def stream() -> AsyncGenerator[str | CreateResult, None]:
+            return self._create_stream(messages, cancellation_token=cancellation_token, **arguments)
+
+        if _is_known():
+            return stream()
+        info = self.model_info
+        request = _request(messages, arguments)
+        return effect_stream("model", request, stream, CreateResult, name=info["family"], price=info.get("price"))
+
+    async def _create(self, messages: Sequence[LLMMessage], **arguments: Any) -> CreateResult:
+        raise NotImplementedError
+
+    def _create_stream(
+        self, messages: Sequence[LLMMessage], **arguments: Any
+    ) -> AsyncGenerator[str | CreateResult, None]:
+        raise NotImplementedError
+
+
+def _is_known() -> bool:
+    """Whether the model call that begins here is part of an effect already, or nobody would hear of it."""
+    scope = current_scope()
+    if scope is None:
+        return not ambient()
+    # a synchronous tool may have an event loop of its own, in its thread; the run is not touched from there
+    return scope.inside == "model" or scope.run.task.get_loop() is not asyncio._get_running_loop()
+
+
+def _tells(client: ChatCompletionClient) -> bool:
+    """Whether an effect here would be told of twice."""
+    return isinstance(client, ObservedClient) and current_scope() is None
+
+
 async def ask(
     client: ChatCompletionClient,
     messages: Sequence[LLMMessage],
@@ -142,6 +221,8 @@ async def ask(
     async def call() -> CreateResult:
         return await client.create(messages, cancellation_token=cancellation_token, **arguments)
 
+    if _tells(client):
+        return await call()
     info = client.model_info
     request = _request(messages, arguments)
     return await effect("model", request, call, CreateResult, name=info["family"], price=info.get("price"))
@@ -162,12 +243,16 @@ def ask_stream(
     def stream() -> AsyncIterator[str | CreateResult]:
         return client.create_stream(messages, cancellation_token=cancellation_token, **arguments)
 
+    if _tells(client):
+        return stream()
     info = client.model_info
     request = _request(messages, arguments)
     return effect_stream("model", request, stream, CreateResult, name=info["family"], price=info.get("price"))
 
 
-def _arguments(tools: Sequence[Any], tool_choice: Any, json_output: Any) -> dict[str, Any]:
+def _arguments(
+    tools: Sequence[Any], tool_choice: Any, json_output: Any, extra: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """The arguments that say something; a client of the user's need not know the others."""
     arguments: dict[str, Any] = {}
     if tools:
@@ -176,15 +261,19 @@ def _arguments(tools: Sequence[Any], tool_choice: Any, json_output: Any) -> dict
         arguments["tool_choice"] = tool_choice
     if json_output is not None:
         arguments["json_output"] = json_output
+    if extra:
+        arguments["extra_create_args"] = extra
     return arguments
 
 
 def _request(messages: Sequence[LLMMessage], arguments: dict[str, Any]) -> dict[str, Any]:
     """What tells one model call from another, in terms the codec can encode."""
     request = {**arguments, "messages": messages}
-    output = request.get("json_output")
-    if isinstance(output, type):
-        request["json_output"] = output.__name__
+    for key, value in request.items():
+        if isinstance(value, type):
+            request[key] = value.__name__
+    if not isinstance(choice := request.get("tool_choice", ""), str):
+        request["tool_choice"] = choice.name
     if "tools" in request:
         request["tools"] = [schema_of(tool) for tool in request["tools"]]
     return request

@@ -25,7 +25,7 @@ from ..errors import (
     ServerError,
 )
 from ..messages import RequestUsage
-from . import ChatCompletionClient
+from . import ObservedClient
 from .http import BODY_LIMIT, Again, Cut, Pool, cause, failure, send_through
 from .lines import Guard
 from .sse import EventDecoder
@@ -292,7 +292,7 @@ def _utc(timestamp: float) -> str:
 # --- the base of every client
 
 
-class HTTPChatCompletionClient(ChatCompletionClient):
+class HTTPChatCompletionClient(ObservedClient):
     """A model behind HTTP.
 
     A provider is a class that derives from this one. It sets `_url` and defines `_request` (an `Ask` becomes a
@@ -380,7 +380,7 @@ class HTTPChatCompletionClient(ChatCompletionClient):
         """What the model can do."""
         return self._info
 
-    async def create(
+    async def _create(  # type: ignore[override]
         self,
         messages: Sequence[LLMMessage],
         *,
@@ -407,7 +407,7 @@ class HTTPChatCompletionClient(ChatCompletionClient):
             finally:
                 await exchange.end()
 
-    async def create_stream(
+    async def _create_stream(  # type: ignore[override]
         self,
         messages: Sequence[LLMMessage],
         *,

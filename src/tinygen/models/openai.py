@@ -408,6 +408,7 @@ class OpenAIChatCompletionClient(HTTPChatCompletionClient):
 
     provider = "openai"
     _reasons = REASONS
+    _key_variable = "OPENAI_API_KEY"
 
     def __init__(
         self,
@@ -467,10 +468,14 @@ class OpenAIChatCompletionClient(HTTPChatCompletionClient):
         variables = [variable for url, variable in own if variable and _host(url) == host]
         variables = variables or ["OPENAI_API_KEY"]  # which a known host of somebody else is never sent
         key = _usable_key(self._model, host, api_key, variables)
+        self._key_variable = variables[0]
         self.key_help = f"Set {variables[0]} or pass api_key to a key that this server accepts."
         self._headers = dict(HEADERS)
         if key:
             self._headers["authorization"] = f"Bearer {key}"
+
+    def _secret_variable(self, argument: str) -> str:
+        return self._key_variable if argument == "api_key" else super()._secret_variable(argument)
 
     async def _authorization(self) -> dict[str, str]:
         return {}
@@ -531,6 +536,7 @@ class AzureOpenAIChatCompletionClient(OpenAIChatCompletionClient):
     """
 
     provider = "azure"
+    _key_variable = "AZURE_OPENAI_API_KEY"
 
     def __init__(
         self,
@@ -566,6 +572,9 @@ class AzureOpenAIChatCompletionClient(OpenAIChatCompletionClient):
         if not (self._token or self._token_provider):
             key = _usable_key(self._model, host, api_key, ["AZURE_OPENAI_API_KEY"])
             self._headers["api-key"] = key
+
+    def _secret_variable(self, argument: str) -> str:
+        return "AZURE_OPENAI_AD_TOKEN" if argument == "azure_ad_token" else super()._secret_variable(argument)
 
     async def _authorization(self) -> dict[str, str]:
         token: Any = self._token

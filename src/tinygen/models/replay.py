@@ -8,7 +8,7 @@ from inspect import isawaitable
 
 from ..errors import ConfigError
 from ..messages import CreateResult, FunctionCall, FunctionExecutionResult, Record, RequestUsage
-from . import ChatCompletionClient, permissive, schema_of
+from . import ObservedClient, permissive, schema_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Chunks(Record, kw_only=False):
     end: Reply | None = None
 
 
-class ReplayChatCompletionClient(ChatCompletionClient):
+class ReplayChatCompletionClient(ObservedClient):
     """A model that gives prepared replies, one a call, in the order of the calls.
 
         model = ReplayChatCompletionClient([[FunctionCall("1", '{"city": "Oslo"}', "weather")], "It rains."])
@@ -75,6 +75,10 @@ class ReplayChatCompletionClient(ChatCompletionClient):
             or async, of the request. Tokens are counted as words.
         model_info: what the model can do. Unlike AutoGen's, it can do everything unless this says otherwise.
     """
+
+    @classmethod
+    def _config_types(cls) -> Mapping[str, Any]:
+        return {"chat_completions": list[str | CreateResult | list[FunctionCall]]}
 
     def __init__(
         self,
@@ -118,7 +122,7 @@ class ReplayChatCompletionClient(ChatCompletionClient):
     def model_info(self) -> ModelInfo:
         return self._model_info
 
-    async def create(
+    async def _create(  # type: ignore[override]
         self,
         messages: Sequence[LLMMessage],
         *,
@@ -136,7 +140,7 @@ class ReplayChatCompletionClient(ChatCompletionClient):
         items = [item async for item in self._stream(request, reply, cancellation_token)]
         return items[-1]  # type: ignore[return-value]
 
-    def create_stream(
+    def _create_stream(  # type: ignore[override]
         self,
         messages: Sequence[LLMMessage],
         *,

@@ -73,6 +73,7 @@ class BaseTool(Component, Generic[ArgsT, ReturnT]):
         strict: promise the provider that every argument is always given; none may have a default then.
     """
 
+    component_type = "tool"
     timeout: float | None = None  # seconds a call may take
     max_output = MAX_OUTPUT  # characters a model gets to read of a result
 

@@ -47,6 +47,8 @@ class ToolOverride(Record):
 class Workbench(Component):
     """Tools that belong together, and perhaps share a connection. A subclass defines `list_tools` and `call_tool`."""
 
+    component_type = "workbench"
+
     async def list_tools(self) -> list[ToolSchema]:
         """The schemas of the tools there are now."""
         raise NotImplementedError(f"{type(self).__name__} must define list_tools()")
@@ -108,6 +110,10 @@ class StaticWorkbench(Workbench):
         tools: tools or functions.
         tool_overrides: tool name -> the name or description it is offered under instead.
     """
+
+    @classmethod
+    def _config_types(cls) -> Mapping[str, Any]:
+        return {"tool_overrides": dict[str, ToolOverride]}
 
     def __init__(
         self,

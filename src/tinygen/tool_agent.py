@@ -1,0 +1,140 @@
+"""Tools behind an actor: an agent that calls them, and the loop of one that lets a model choose what to call."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from . import codec
+from .errors import (
+    ConfigError,
+    DecodeError,
+    InvalidToolArgumentsException,
+    ToolException,
+    ToolExecutionException,
+    ToolNotFoundException,
+    did_you_mean,
+)
+from .journal import effect
+from .messages import AssistantMessage, FunctionCall, FunctionExecutionResult, FunctionExecutionResultMessage
+from .models import ask
+from .routed import RoutedAgent, rpc
+from .run import fan_out
+from .tools import as_tool
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from .actors import AgentRuntime, BaseAgent, MessageContext
+    from .addresses import AgentId
+    from .cancellation import CancellationToken
+    from .messages import LLMMessage
+    from .models import ChatCompletionClient, ToolSchema
+    from .tools import Tool
+
+
+class ToolAgent(RoutedAgent):
+    """An agent that calls the tool that a `FunctionCall` names.
+
+    What goes wrong is raised at the sender: `ToolNotFoundException`, `InvalidToolArgumentsException`,
+    `ToolExecutionException`.
+    """
+
+    def __init__(self, description: str, tools: Sequence[Tool | Callable[..., Any]]) -> None:
+        super().__init__(description)
+        self._tools = {tool.name: tool for tool in map(as_tool, tools)}
+        if len(self._tools) < len(tools):
+            raise ConfigError(
+                f"a ToolAgent needs tools of different names, not {[as_tool(each).name for each in tools]}"
+            )
+
+    @property
+    def tools(self) -> list[Tool]:
+        return list(self._tools.values())
+
+    @rpc
+    async def handle_function_call(self, message: FunctionCall, ctx: MessageContext) -> FunctionExecutionResult:
+        tool = self._tools.get(message.name)
+        if tool is None:
+            hint = did_you_mean(message.name[:64], self._tools)
+            raise ToolNotFoundException(
+                message.id, f"Error: there is no tool {message.name[:64]!r}{hint}", message.name
+            )
+        failure: list[ToolException] = []
+
+        async def call() -> FunctionExecutionResult:
+            try:
+                content = await _call(tool, message, ctx.cancellation_token)
+            except ToolException as error:  # recorded as a result, so that a run executed again does not call again
+                failure.append(error)
+                content = error.content
+            return FunctionExecutionResult(
+                content=content, name=message.name, call_id=message.id, is_error=bool(failure)
+            )
+
+        request = {"name": message.name, "arguments": message.arguments}
+        result = await effect("tool", request, call, FunctionExecutionResult, name=message.name)
+        if result.is_error:
+            raise failure[0] if failure else ToolExecutionException(message.id, result.content, message.name)
+        return result
+
+
+async def _call(tool: Tool, call: FunctionCall, token: CancellationToken) -> str:
+    try:
+        arguments = codec.loads(call.arguments or "{}")
+        if not isinstance(arguments, dict):
+            raise DecodeError("arguments", f"expected a JSON object, found a {type(arguments).__name__}")
+        return tool.return_value_as_string(await tool.run_json(arguments, token, call.id))
+    except DecodeError as error:
+        raise InvalidToolArgumentsException(call.id, f"Error: {error}", call.name) from error
+    except Exception as error:
+        text = str(error) or type(error).__name__
+        raise ToolExecutionException(call.id, f"Error: {text}", call.name) from error
+
+
+async def tool_agent_caller_loop(
+    caller: BaseAgent | AgentRuntime,
+    tool_agent_id: AgentId,
+    model_client: ChatCompletionClient,
+    input_messages: Sequence[LLMMessage],
+    tool_schema: Sequence[Any | ToolSchema],
+    cancellation_token: CancellationToken | None = None,
+    caller_source: str = "assistant",
+    max_tool_iterations: int = 25,
+) -> list[LLMMessage]:
+    """Ask the model, have the tool agent call what it wants called, and ask again, until it answers with text.
+
+    Returns what came after `input_messages`. What goes wrong with a tool is told to the model. After
+    `max_tool_iterations` rounds of calls it is asked once more, without tools.
+    """
+    generated: list[LLMMessage] = []
+    for round in range(max_tool_iterations + 1):
+        tools = tool_schema if round < max_tool_iterations else ()
+        said = await ask(
+            model_client, [*input_messages, *generated], tools=tools, cancellation_token=cancellation_token
+        )
+        generated.append(AssistantMessage(content=said.content, thought=said.thought, source=caller_source))
+        if isinstance(said.content, str):
+            break
+        if tools:
+            call = partial(_called, caller, tool_agent_id, cancellation_token)
+            results = await fan_out([(each.name, partial(call, each)) for each in said.content])
+        else:  # what it was not offered
+            results = [_error(each.id, "Error: no more tools can be called", each.name) for each in said.content]
+        generated.append(FunctionExecutionResultMessage(content=results))
+    return generated
+
+
+async def _called(
+    caller: BaseAgent | AgentRuntime, tool_agent: AgentId, token: CancellationToken | None, call: FunctionCall
+) -> FunctionExecutionResult:
+    try:
+        result: FunctionExecutionResult = await caller.send_message(call, tool_agent, cancellation_token=token)
+    except ToolException as error:
+        return _error(error.call_id, error.content, error.name)
+    return result
+
+
+def _error(call_id: str, content: str, name: str) -> FunctionExecutionResult:
+    return FunctionExecutionResult(content=content, name=name, call_id=call_id, is_error=True)
