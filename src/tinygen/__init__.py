@@ -211,8 +211,8 @@ else:
         "tool_agent": "ToolAgent tool_agent_caller_loop",
         "toolbox": "Handoff",
         "tools": (
-            "BaseStreamTool BaseTool BaseToolWithState FunctionTool ImageResultContent StaticStreamWorkbench StreamWorkbench "
-            "StaticWorkbench TextResultContent Tool ToolOverride ToolResult Workbench"
+            "BaseStreamTool BaseTool BaseToolWithState FunctionTool ImageResultContent StaticStreamWorkbench "
+            "StreamWorkbench StaticWorkbench TextResultContent Tool ToolOverride ToolResult Workbench"
         ),
         "ui": "Console UserInputManager",
     }

@@ -19,8 +19,8 @@ from .actors import BaseAgent
 from .addresses import AgentId
 from .agents import BaseChatAgent, expect_state, loading
 from .cancellation import CancellationToken
-from .conditions import TerminationCondition
 from .clock import new_id
+from .conditions import TerminationCondition
 from .errors import AgentFailed, AlreadyRunning, ConfigError, StateError, Suspended, did_you_mean
 from .messages import BaseAgentEvent, BaseChatMessage, Response, SelectSpeakerEvent, TaskResult
 from .run import current_scope, fan_out
