@@ -22,14 +22,16 @@ PACKAGE = ROOT / "src" / "tinygen"
 
 # A module imports from rows above its own in this list, and in its own row from what stands to its left.
 ROWS = [
-    "clock errors codec messages cancellation telemetry run journal component blueprints",
+    "clock errors codec messages cancellation telemetry limits run journal component blueprints",
     "cache models model_context memory tools code_executors conditions addresses event_log serialization timers actors "
     "routed mailboxes monitoring runner",
     "agents toolbox assistant population tool_agent runtime",
     "teams graph magentic",
     "ui __main__",
 ]
-STRANGERS = {("runtime", each) for each in ("agents", "toolbox", "assistant")}  # neighbours that do not know each other
+STRANGERS = {
+    ("runtime", each) for each in ("agents", "toolbox", "assistant", "tool_agent")
+}  # neighbours that do not know each other
 ALLOWED = {  # against the rows or in a circle; inside a function only
     ("codec/shapes.py", "messages.py"): "finds the records registered under a tag, when it first meets one",
     ("component.py", "blueprints.py"): "writes and reads the documents of components, when one is asked for",

@@ -150,7 +150,7 @@ async def test_a_trace_ends_when_it_is_stopped_and_is_bounded(runtime: Runtime) 
     other.stop()
     await runtime.send_message(20, agent)
 
-    assert len(other.events) == 60 and not runtime._observed
+    assert len(other.events) == 60 and runtime._watch is None
     await runtime.stop()
 
 

@@ -1016,6 +1016,45 @@ async def test_a_condition_that_fails_leaves_the_runtime_started(runtime: Runtim
 # --- closing
 
 
+async def test_messages_can_be_processed_one_by_one_by_hand(strict_runtime: Runtime) -> None:
+    runtime = strict_runtime
+    relayed = await put(runtime, "relay", relay)
+    await put(runtime, "echo", echo)
+    await put(runtime, "fails", fail, topic="news")
+    sending = asyncio.ensure_future(runtime.send_message("hi", relayed))
+    await passes()
+    steps = 0
+    while runtime.unprocessed_messages_count:
+        await runtime.process_next()
+        await passes()
+        steps += 1
+
+    assert (await sending, steps) == ("hi", 2)
+    await runtime.publish_message(ValueError("bad"), TOPIC)
+    with pytest.raises(ValueError, match="bad"):
+        for _ in range(5):
+            await runtime.process_next()
+
+
+async def relay(agent: Does, message: Any, ctx: MessageContext) -> Any:
+    return await agent.send_message(message, AgentId("echo", "here"))
+
+
+async def test_processing_by_hand_waits_for_a_message_and_is_not_for_a_started_runtime(runtime: Runtime) -> None:
+    agent = await put(runtime, "echo", echo)
+    processing = asyncio.ensure_future(runtime.process_next())
+    await passes()
+    assert not processing.done()
+    sending = asyncio.ensure_future(runtime.send_message(1, agent))
+    await processing
+    assert await sending == 1
+
+    runtime.start()
+    with pytest.raises(RuntimeError, match="a runtime that is started delivers by itself"):
+        await runtime.process_next()
+    await runtime.stop()
+
+
 async def test_closing_closes_every_agent_even_if_one_raises(runtime: Runtime) -> None:
     closed = []
 

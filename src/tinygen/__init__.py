@@ -29,6 +29,13 @@ if TYPE_CHECKING:
     from .assistant import (
         AssistantAgent as AssistantAgent
     )
+    from .blueprints import (
+        ComponentError as ComponentError, ComponentModel as ComponentModel, ComponentTypeError as ComponentTypeError,
+        ComponentVersionError as ComponentVersionError, register_component as register_component
+    )
+    from .cache import (
+        CacheStore as CacheStore, InMemoryStore as InMemoryStore
+    )
     from .cancellation import (
         CancellationToken as CancellationToken
     )
@@ -58,8 +65,20 @@ if TYPE_CHECKING:
         ToolError as ToolError, ToolException as ToolException, ToolExecutionException as ToolExecutionException,
         ToolNotFoundException as ToolNotFoundException, UndeliverableException as UndeliverableException
     )
+    from .event_log import (
+        EVENT_LOGGER_NAME as EVENT_LOGGER_NAME, TRACE_LOGGER_NAME as TRACE_LOGGER_NAME,
+        AgentConstructionExceptionEvent as AgentConstructionExceptionEvent, DeliveryStage as DeliveryStage,
+        LLMCallEvent as LLMCallEvent, LLMStreamEndEvent as LLMStreamEndEvent,
+        LLMStreamStartEvent as LLMStreamStartEvent, LogEvent as LogEvent, LogEventReader as LogEventReader,
+        MessageDroppedEvent as MessageDroppedEvent, MessageEvent as MessageEvent,
+        MessageHandlerExceptionEvent as MessageHandlerExceptionEvent, MessageKind as MessageKind,
+        ToolCallEvent as ToolCallEvent, log_events as log_events
+    )
     from .journal import (
         effect as effect
+    )
+    from .limits import (
+        RunLimits as RunLimits
     )
     from .memory import (
         ListMemory as ListMemory, Memory as Memory, MemoryMimeType as MemoryMimeType,
@@ -110,7 +129,7 @@ if TYPE_CHECKING:
         message_handler as message_handler, rpc as rpc
     )
     from .run import (
-        RunLimits as RunLimits, fan_out as fan_out, run_scope as run_scope
+        fan_out as fan_out, run_scope as run_scope
     )
     from .runner import (
         RunHandle as RunHandle, RunStream as RunStream, TaskRunner as TaskRunner
@@ -142,9 +161,8 @@ if TYPE_CHECKING:
         BaseStreamTool as BaseStreamTool, BaseTool as BaseTool, BaseToolWithState as BaseToolWithState,
         FunctionTool as FunctionTool, ImageResultContent as ImageResultContent,
         StaticStreamWorkbench as StaticStreamWorkbench, StaticWorkbench as StaticWorkbench,
-        StreamWorkbench as StreamWorkbench,
-        TextResultContent as TextResultContent, Tool as Tool, ToolOverride as ToolOverride, ToolResult as ToolResult,
-        Workbench as Workbench
+        StreamWorkbench as StreamWorkbench, TextResultContent as TextResultContent, Tool as Tool,
+        ToolOverride as ToolOverride, ToolResult as ToolResult, Workbench as Workbench
     )
     from .ui import (
         Console as Console, UserInputManager as UserInputManager
@@ -162,6 +180,8 @@ else:
         ),
         "agents": "BaseChatAgent UserProxyAgent suspend",
         "assistant": "AssistantAgent",
+        "blueprints": "ComponentError ComponentModel ComponentTypeError ComponentVersionError register_component",
+        "cache": "CacheStore InMemoryStore",
         "cancellation": "CancellationToken",
         "component": "Component",
         "conditions": (
@@ -178,7 +198,13 @@ else:
             "Suspended TerminatedException TinygenError ToolError ToolException ToolExecutionException "
             "ToolNotFoundException UndeliverableException"
         ),
+        "event_log": (
+            "EVENT_LOGGER_NAME TRACE_LOGGER_NAME AgentConstructionExceptionEvent DeliveryStage LLMCallEvent "
+            "LLMStreamEndEvent LLMStreamStartEvent LogEvent LogEventReader MessageDroppedEvent MessageEvent "
+            "MessageHandlerExceptionEvent MessageKind ToolCallEvent log_events"
+        ),
         "journal": "effect",
+        "limits": "RunLimits",
         "memory": "ListMemory Memory MemoryMimeType MemoryQueryResult UpdateContextResult",
         "messages": (
             "AgentEvent AssistantMessage BaseAgentEvent BaseChatMessage BaseMessage BaseTextChatMessage "
@@ -198,7 +224,7 @@ else:
         "models.replay": "Chunks Delayed ReplayChatCompletionClient ReplayRequest",
         "monitoring": "DeadLetter MessageTrace RuntimeStatistics",
         "routed": "ClosureAgent ClosureContext RoutedAgent event message_handler rpc",
-        "run": "RunLimits fan_out run_scope",
+        "run": "fan_out run_scope",
         "runner": "RunHandle RunStream TaskRunner",
         "runtime": "SingleThreadedAgentRuntime",
         "serialization": (
@@ -212,7 +238,7 @@ else:
         "toolbox": "Handoff",
         "tools": (
             "BaseStreamTool BaseTool BaseToolWithState FunctionTool ImageResultContent StaticStreamWorkbench "
-            "StreamWorkbench StaticWorkbench TextResultContent Tool ToolOverride ToolResult Workbench"
+            "StaticWorkbench StreamWorkbench TextResultContent Tool ToolOverride ToolResult Workbench"
         ),
         "ui": "Console UserInputManager",
     }

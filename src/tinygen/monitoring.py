@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import logging
+from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from types import coroutine
 
 from .addresses import AgentId
-from .clock import monotonic
+from .clock import REAL, monotonic, now, source
+from .run import Scope
+from .telemetry import Event
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Sequence
-    from typing import Any
+    from typing import Any, Literal
 
+    from .actors import Agent
     from .addresses import TopicId
-    from .telemetry import Event
+    from .mailboxes import Envelope
+    from .telemetry import Listener
+
+_log = logging.getLogger("tinygen.runtime")
+
+_handling: ContextVar[str | None] = ContextVar(
+    "tinygen_handling", default=None
+)  # the event that what is sent is part of
 
 
 @dataclass(frozen=True)
@@ -116,6 +129,75 @@ def _line(event: Event, end: Event | None) -> str:
     took = f"{event.name} in {(end.duration or 0) * 1e3:.1f} ms"
     problem = end.data.get("error.type")
     return f"{took}: {problem}" if problem else took
+
+
+class Watch:
+    """Tells the listeners of a runtime what becomes of messages, and the log of handlers that block the event loop.
+
+    A message is a "send" or "publish" event; its handling, a "handle" event with a start and an end, is part of it, and
+    what is sent in a handling is part of that. A "drop" is a message that an intervention dropped, a "make" an agent
+    that could not be made.
+    """
+
+    def __init__(self, listeners: tuple[Listener, ...], slow_after: float | None) -> None:
+        self.listeners = listeners
+        self._slow_after = slow_after
+
+    def sent(self, envelope: Envelope) -> None:
+        """A message begins its way."""
+        if self.listeners:
+            ctx = envelope.ctx
+            to = envelope.recipient or ctx.topic_id
+            kind = "publish" if envelope.recipient is None else "send"
+            about = {"message": envelope.message, "sender": ctx.sender, "recipient": to, "rpc": ctx.is_rpc}
+            envelope.event = self.tell(kind, type(envelope.message).__name__, about, event=ctx._message_id)
+
+    async def handle(self, agent: Agent, envelope: Envelope, recipient: AgentId) -> Any:
+        """Have the agent handle a message."""
+        work: Any = agent.on_message(envelope.message, envelope.ctx)
+        if self._slow_after is not None:
+            work = timed(work, self._slow_after, partial(_slow, recipient, type(envelope.message).__name__))
+        if not self.listeners:
+            return await work
+        about = {"message": envelope.message, "agent": recipient, "rpc": envelope.ctx.is_rpc}
+        event = self.tell("handle", str(recipient), about, "start", parent=envelope.event)
+        _handling.set(event)
+        began, end = monotonic(), dict(about)
+        try:
+            end["answer"] = await work
+            return end["answer"]
+        except BaseException as error:  # raised again
+            end.update({"error": error, "error.type": type(error).__name__})
+            raise
+        finally:
+            took = monotonic() - began
+            self.tell("handle", str(recipient), end, "end", event=event, parent=envelope.event, duration=took)
+
+    def tell(
+        self,
+        kind: str,
+        name: str,
+        data: dict[str, Any],
+        phase: Literal["start", "end", "point"] = "point",
+        *,
+        event: str | None = None,
+        parent: str | None = None,
+        duration: float | None = None,
+    ) -> str:
+        """Tell the listeners; returns the event's id."""
+        here = source.get()
+        parent = parent or _handling.get() or (here.event if isinstance(here, Scope) else None)
+        event = event or REAL.new_id()  # not an id of the run's, which would differ if nobody listened
+        made = Event(
+            id=event, parent=parent, kind=kind, phase=phase, name=name, time=now(), duration=duration, data=data
+        )
+        for listener in self.listeners:
+            listener(made)
+        return event
+
+
+def _slow(agent_id: AgentId, message: str, seconds: float) -> None:
+    _log.warning("agent %s blocked the event loop for %.3f s while it handled a %s", agent_id, seconds, message)
 
 
 @coroutine

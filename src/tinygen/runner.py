@@ -20,8 +20,9 @@ from .clock import REAL, source
 from .component import Component
 from .errors import AlreadyRunning, ConfigError, DecodeError, StateError, Suspended
 from .journal import Suspension, journal_of, root
+from .limits import COUNTED, RunLimits
 from .messages import BaseAgentEvent, BaseChatMessage, TaskResult, as_messages
-from .run import COUNTED, Output, Run, RunLimits, current_scope, settled
+from .run import Output, Run, current_scope, settled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -23,17 +23,15 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Mapping
-from contextvars import ContextVar
-from functools import partial
 
 from .actors import Agent, AgentRuntime, DropMessage, MessageContext
 from .addresses import AgentId, AgentType, Routes, TopicId, current_agent
-from .clock import monotonic, now, source
+from .clock import monotonic, source
 from .errors import ConfigError, MessageDroppedException, MessageTimeout, StateError, UndeliverableException
 from .mailboxes import Envelope, enter
 from .population import Population, load
 from .run import GRACE, Scope
-from .telemetry import Event, ambient
+from .telemetry import ambient
 from .timers import Timer, Timers
 
 TYPE_CHECKING = False
@@ -44,7 +42,7 @@ if TYPE_CHECKING:
     from .actors import AgentMetadata, InterventionHandler
     from .addresses import Subscription
     from .cancellation import CancellationToken
-    from .monitoring import DeadLetter, MessageTrace, RuntimeStatistics
+    from .monitoring import DeadLetter, MessageTrace, RuntimeStatistics, Watch
     from .population import StateStore
     from .serialization import MessageSerializer, SerializationRegistry
     from .telemetry import Listener
@@ -55,8 +53,6 @@ _log = logging.getLogger("tinygen.runtime")
 
 STORED = 10  # failures kept for `stop_when_idle`
 DEAD_LETTERS = 1000  # kept to be looked at
-
-_handling: ContextVar[str | None] = ContextVar("tinygen_handling", default=None)  # for listeners
 
 
 class SingleThreadedAgentRuntime(AgentRuntime):
@@ -113,9 +109,9 @@ class SingleThreadedAgentRuntime(AgentRuntime):
         self._waiting_for_next: asyncio.Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None  # while started
         self._over = ""  # why it is not started any more: "stopped" or "closed"
-        self._listeners: tuple[Listener, ...] = ()
-        self._told = 0
-        self._observed = slow_after is not None
+        self._watch: Watch | None = None  # while somebody wants to know
+        if slow_after is not None:
+            self._listen()
 
     # --- sending
 
@@ -227,8 +223,8 @@ class SingleThreadedAgentRuntime(AgentRuntime):
             result = await getattr(handler, method)(message, **about)
             if result is DropMessage or isinstance(result, DropMessage):
                 name = f"{type(handler).__name__}.{method}"
-                if self._listeners:
-                    self._tell("drop", "point", type(message).__name__, None, {"message": message, "by": name, **about})
+                if self._watch is not None:
+                    self._watch.tell("drop", type(message).__name__, {"message": message, "by": name, **about})
                 raise MessageDroppedException(f"{name} dropped a message of type {type(message).__name__}")
             if result is not None:
                 message = result
@@ -250,8 +246,8 @@ class SingleThreadedAgentRuntime(AgentRuntime):
         raise UndeliverableException(problem)
 
     def _post(self, envelope: Envelope, loop: asyncio.AbstractEventLoop) -> None:
-        if self._listeners:
-            self._tell_sent(envelope)
+        if self._watch is not None:
+            self._watch.sent(envelope)
         if loop is self._loop and not self._queue and loop.get_task_factory() is None:
             self._deliver(envelope, loop)
             return
@@ -355,8 +351,8 @@ class SingleThreadedAgentRuntime(AgentRuntime):
         current_agent.set(recipient)
         if self._boxes:
             enter(self._boxes.get(recipient), envelope)
-        if self._observed:
-            answer = await self._observe(agent, envelope, recipient)
+        if self._watch is not None:
+            answer = await self._watch.handle(agent, envelope, recipient)
         else:
             answer = await agent.on_message(envelope.message, envelope.ctx)
         if envelope.reply is not None:
@@ -386,8 +382,8 @@ class SingleThreadedAgentRuntime(AgentRuntime):
         self, agent_id: AgentId, held: list[Envelope], error: BaseException | None, loop: asyncio.AbstractEventLoop
     ) -> None:
         """An agent is there, or will not be: go on with the messages that waited for it."""
-        if error is not None and self._listeners:
-            self._tell("make", "point", str(agent_id), None, {"agent": agent_id, "error": error})
+        if error is not None and self._watch is not None:
+            self._watch.tell("make", str(agent_id), {"agent": agent_id, "error": error})
         for envelope in held:
             if error is not None:
                 self._not_handled(envelope, agent_id, error)
@@ -461,9 +457,8 @@ class SingleThreadedAgentRuntime(AgentRuntime):
         self._live = {task: each for task, each in self._live.items() if not task.get_loop().is_closed()}
         self._population.started()
         self._loop, self._over, self._draining = loop, "", False
-        if not isinstance(source.get(), Scope):
-            self._listeners = (*dict.fromkeys((*self._listeners, *ambient())),)
-            self._observed = self._observed or bool(self._listeners)
+        if (listeners := ambient()) and not isinstance(source.get(), Scope):
+            self._listen(*listeners)
         if self._queue:
             self._drain_soon(loop)
 
@@ -628,56 +623,21 @@ class SingleThreadedAgentRuntime(AgentRuntime):
         """Record from now on which way messages go; print what is returned. Keeps the last `limit` events."""
         from .monitoring import MessageTrace
 
-        made = MessageTrace(limit, self._no_longer)
-        self._listeners = (*self._listeners, made)
-        self._observed = True
+        made = MessageTrace(limit, self._ignore)
+        self._listen(made)
         return made
 
-    def _no_longer(self, trace: MessageTrace) -> None:
-        self._listeners = tuple(each for each in self._listeners if each is not trace)
-        self._observed = bool(self._listeners) or self._slow_after is not None
+    def _listen(self, *listeners: Listener) -> None:
+        from .monitoring import Watch
 
-    async def _observe(self, agent: Agent, envelope: Envelope, recipient: AgentId) -> Any:
-        """Handle a message, and tell of it."""
-        work: Any = agent.on_message(envelope.message, envelope.ctx)
-        if self._slow_after is not None:
-            from .monitoring import timed
+        known = self._watch.listeners if self._watch is not None else ()
+        self._watch = Watch((*dict.fromkeys((*known, *listeners)),), self._slow_after)
 
-            work = timed(work, self._slow_after, partial(_slow, recipient, type(envelope.message).__name__))
-        if not self._listeners:
-            return await work
-        self._told += 1
-        event, about = f"h{self._told}", {"message": envelope.message, "agent": recipient, "rpc": envelope.ctx.is_rpc}
-        _handling.set(event)
-        self._tell("handle", "start", str(recipient), event, about, parent=envelope.event)
-        began, end = monotonic(), dict(about)
-        try:
-            end["answer"] = await work
-            return end["answer"]
-        except BaseException as error:  # raised again
-            end.update({"error": error, "error.type": type(error).__name__})
-            raise
-        finally:
-            took = monotonic() - began
-            self._tell("handle", "end", str(recipient), event, end, parent=envelope.event, duration=took)
-
-    def _tell_sent(self, envelope: Envelope) -> None:
-        self._told += 1
-        ctx = envelope.ctx
-        envelope.event = ctx._message_id or f"m{self._told}"
-        about = {"message": envelope.message, "sender": ctx.sender, "recipient": envelope.recipient or ctx.topic_id}
-        kind = "publish" if envelope.recipient is None else "send"
-        self._tell(kind, "point", type(envelope.message).__name__, envelope.event, about)
-
-    def _tell(self, kind: str, phase: Any, name: str, event: str | None, data: Any, **more: Any) -> None:
-        if event is None:
-            self._told += 1
-            event = f"e{self._told}"
-        here = source.get()
-        parent = _handling.get() or (here.event if isinstance(here, Scope) else None)
-        made = Event(id=event, kind=kind, phase=phase, name=name, time=now(), data=data, **{"parent": parent, **more})
-        for listener in self._listeners:
-            listener(made)
+    def _ignore(self, listener: Listener) -> None:
+        left = [each for each in self._watch.listeners if each is not listener] if self._watch is not None else []
+        self._watch = None
+        if left or self._slow_after is not None:
+            self._listen(*left)
 
     # --- agents
 
@@ -771,10 +731,6 @@ def _fail(reply: asyncio.Future[Any], error: BaseException) -> None:
 
 def _time_out(reply: asyncio.Future[Any], envelope: Envelope, seconds: float) -> None:
     _fail(reply, MessageTimeout(f"there was no answer to {envelope} in {seconds:g} s"))
-
-
-def _slow(agent_id: AgentId, message: str, seconds: float) -> None:
-    _log.warning("agent %s blocked the event loop for %.3f s while it handled a %s", agent_id, seconds, message)
 
 
 def _raise_first(failures: Sequence[BaseException]) -> None:
