@@ -1034,6 +1034,7 @@ async def test_messages_can_be_processed_one_by_one_by_hand(strict_runtime: Runt
     with pytest.raises(ValueError, match="bad"):
         for _ in range(5):
             await runtime.process_next()
+            await passes()
 
 
 async def relay(agent: Does, message: Any, ctx: MessageContext) -> Any:

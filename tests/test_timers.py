@@ -12,7 +12,8 @@ from actors_for_tests import NOBODY, TOPIC, Does, echo, fail, put
 from tinygen.actors import DefaultInterventionHandler, DropMessage, MessageContext
 from tinygen.addresses import AgentId
 from tinygen.errors import ConfigError, UndeliverableException
-from tinygen.run import RunLimits, current_scope, run_scope
+from tinygen.limits import RunLimits
+from tinygen.run import current_scope, run_scope
 from tinygen.runtime import SingleThreadedAgentRuntime as Runtime
 
 

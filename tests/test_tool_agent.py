@@ -19,6 +19,7 @@ from tinygen.errors import (
     ToolExecutionException,
     ToolNotFoundException,
 )
+from tinygen.limits import RunLimits
 from tinygen.messages import (
     AssistantMessage,
     CreateResult,
@@ -29,7 +30,7 @@ from tinygen.messages import (
     UserMessage,
 )
 from tinygen.models.replay import ReplayChatCompletionClient
-from tinygen.run import RunLimits, run_scope
+from tinygen.run import run_scope
 from tinygen.runtime import SingleThreadedAgentRuntime as Runtime
 from tinygen.tool_agent import ToolAgent, tool_agent_caller_loop
 from tinygen.tools import FunctionTool

@@ -499,11 +499,12 @@ class SingleThreadedAgentRuntime(AgentRuntime):
     async def process_next(self) -> None:
         """Let the next message of a runtime that is not started be handled; wait until there is one.
 
-        Does not wait for its handlers. With `ignore_unhandled_exceptions=False` it raises what published messages led
-        to, as `stop_when_idle` does.
+        Does not wait for its handlers. With `ignore_unhandled_exceptions=False` it raises what published messages have
+        led to, as `stop_when_idle` does.
         """
         if self.is_running:
             raise RuntimeError("a runtime that is started delivers by itself; process_next() is for one that is not")
+        self._raise_failures()
         loop, self._over = asyncio.get_running_loop(), ""
         while not self.unprocessed_messages_count:
             self._waiting_for_next = loop.create_future()
