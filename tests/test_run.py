@@ -286,19 +286,15 @@ async def test_a_run_stopped_before_its_first_step_has_a_result() -> None:
     assert (await handle).stop_reason == "enough"
 
 
-def test_a_team_whose_loop_was_closed_over_its_run_runs_again() -> None:
+def test_a_team_whose_program_ended_over_its_run_runs_again() -> None:
     team = RoundRobinGroupChat([Counter("a")], max_turns=3)
-    loop = asyncio.new_event_loop()
-    loop.set_exception_handler(lambda *_: None)  # it would complain of the tasks it is closed over
 
     async def leave() -> None:
-        handles.append(team.start(task="x"))
+        team.start(task="x")
         await asyncio.sleep(0)
         await asyncio.sleep(0)
 
-    handles: list[Any] = []
-    loop.run_until_complete(leave())
-    loop.close()
+    asyncio.run(leave())
     assert team.run_sync(task="y").stop_reason == "Maximum number of turns 3 reached."
 
 

@@ -153,7 +153,7 @@ class BaseChatAgent(TaskRunner):
 
     async def take_turn(self, messages: Sequence[BaseChatMessage], run: Run) -> Response:
         """Answer `messages` as part of `run`: says there what it says. Raises `AlreadyRunning` in mid-turn."""
-        if self._turn_of is not None and not self._turn_of.over:
+        if self._turn_of is not None and self._turn_of.live:
             raise AlreadyRunning(self.name)
         self._turn_of = run
         began = monotonic()

@@ -186,7 +186,7 @@ class AssistantAgent(BaseChatAgent):
         return self._save_suspension(state)
 
     async def load_state(self, state: Mapping[str, Any]) -> None:
-        if self._turn_of is not None and not self._turn_of.over:
+        if self._turn_of is not None and self._turn_of.live:
             raise AlreadyRunning(self.name)
         before = await self.save_state()
         try:

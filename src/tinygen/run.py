@@ -227,6 +227,11 @@ class Run:
             raise
         return self.task.result()
 
+    @property
+    def live(self) -> bool:
+        """Whether it goes on; not if its event loop was closed over it."""
+        return not self.over and not self.task.done() and not self.task.get_loop().is_closed()
+
     async def ended(self) -> None:
         """Wait until a run that is ending has ended; bounded by its grace time, so not to be interrupted."""
         while not self.task.done():

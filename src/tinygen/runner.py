@@ -186,7 +186,7 @@ class TaskRunner(Component):
 
     async def _idle(self) -> None:
         """Wait for a run that is ending; raise `AlreadyRunning` for one that goes on, except one we are part of."""
-        while (live := self._live) is not None and not live.task.done() and not live.task.get_loop().is_closed():
+        while (live := self._live) is not None and live.live:
             if live.owner is not self and _within(live):
                 break
             if not live.ending or live.task.get_loop() is not asyncio.get_running_loop():
@@ -291,11 +291,9 @@ class RunStream:
 
     def __del__(self) -> None:
         run = self._run
-        if run is not None and not run.ending:
+        if run is not None and run.live and not run.ending:
             run.ending = True  # at once, so that the next run waits instead of refusing
-            loop = run.task.get_loop()
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(run.cancel)
+            run.task.get_loop().call_soon_threadsafe(run.cancel)
 
 
 class RunHandle:

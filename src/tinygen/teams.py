@@ -207,7 +207,7 @@ class BaseGroupChat(TaskRunner):
 
     async def load_state(self, state: Mapping[str, Any]) -> None:
         """Take over a saved session, whole or not at all. Raises `StateError`; `AlreadyRunning` during a run."""
-        if self._live is not None and not self._live.over:
+        if self._live is not None and self._live.live:
             raise AlreadyRunning(self.name)
         before = await self.save_state()
         try:
