@@ -12,15 +12,12 @@ from contextvars import ContextVar
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from actors_for_tests import NOBODY, TOPIC, Blocked, Does, Text, echo, fail, passes, put
 from tinygen.actors import (
     AgentInstantiationContext,
     BaseAgent,
     DefaultInterventionHandler,
-    DropMessage,
     MessageContext,
 )
 from tinygen.addresses import (
@@ -35,7 +32,6 @@ from tinygen.addresses import (
 from tinygen.cancellation import CancellationToken
 from tinygen.errors import (
     LimitReached,
-    MessageDroppedException,
     Suspended,
     UndeliverableException,
 )
@@ -72,18 +68,6 @@ async def test_an_unknown_agent_type_is_refused_at_once_with_a_hint(runtime: Run
 
     with pytest.raises(UndeliverableException, match="no agent type 'wrtier' is registered; did you mean 'writer'"):
         await runtime.send_message(Text(""), AgentId("wrtier", "x"))
-
-
-async def test_a_request_before_the_start_waits_for_it(runtime: Runtime) -> None:
-    agent = await put(runtime, "echo", echo)
-    sending = asyncio.ensure_future(runtime.send_message(1, agent))
-    await passes()
-    assert not sending.done()
-
-    runtime.start()
-
-    assert await sending == 1
-    await runtime.stop()
 
 
 async def test_what_a_handler_raises_is_raised_at_the_sender(strict_runtime: Runtime) -> None:
@@ -233,19 +217,6 @@ async def test_an_event_does_not_come_back_to_its_sender(runtime: Runtime) -> No
     await runtime.stop_when_idle()
 
     assert heard == ["gossip/a start", "gossip/b more"]
-
-
-async def test_a_sender_that_is_no_agent_here_is_accepted(runtime: Runtime) -> None:
-    blocked = Blocked()
-    agent = await put(runtime, "echo", blocked, topic="news")
-    blocked.go.set()
-    runtime.start()
-
-    assert await runtime.send_message(1, agent, sender=NOBODY) == 1
-    await runtime.publish_message(1, TOPIC, sender=NOBODY)
-    await runtime.stop_when_idle()
-
-    assert blocked.ended == 2
 
 
 async def test_a_failing_subscriber_hinders_nobody(strict_runtime: Runtime) -> None:
@@ -562,24 +533,6 @@ async def footprint(runtime: Runtime) -> list[int]:
     return [len(each) for each in (*held, *routes) if hasattr(each, "__len__")]
 
 
-async def test_a_released_agent_is_closed_and_made_anew(runtime: Runtime) -> None:
-    closed = []
-
-    class Closes(Counted):
-        async def close(self) -> None:
-            closed.append(str(self.id))
-
-    await Closes.register(runtime, "c", Closes)
-    runtime.start()
-    agent = AgentId("c", "x")
-    assert await runtime.send_message(1, agent) == 1
-    await runtime.release(agent)
-    assert await runtime.send_message(2, agent) == 2
-
-    assert closed == ["c/x"] and Closes.made == 2
-    await runtime.stop()
-
-
 # --- looking at agents
 
 
@@ -633,19 +586,6 @@ class Adds(DefaultInterventionHandler):
         return message + self.what.upper()
 
 
-class Drops(DefaultInterventionHandler):
-    """Drops messages that say so, by class or by instance; leaves the others as they are."""
-
-    async def on_send(self, message: Any, *, message_context: MessageContext, recipient: AgentId) -> Any:
-        return DropMessage if message == "drop request" else None
-
-    async def on_publish(self, message: Any, *, message_context: MessageContext) -> Any:
-        return DropMessage() if message == "drop event" else None
-
-    async def on_response(self, message: Any, *, sender: AgentId, recipient: AgentId | None) -> Any:
-        return DropMessage if message == "drop answer" else None
-
-
 async def test_interventions_see_what_the_one_before_made() -> None:
     first, second = Adds("a"), Adds("b")
     runtime, heard = Runtime(intervention_handlers=[first, second]), []
@@ -663,22 +603,6 @@ async def test_interventions_see_what_the_one_before_made() -> None:
 
     assert heard == ["xab", "yab", "yab"]
     assert second.calls == [("xa", agent), ("xabA", agent, NOBODY), ("ya", TOPIC)]
-
-
-async def test_dropped_messages_are_told_to_who_waits_and_nothing_hangs() -> None:
-    runtime, blocked = Runtime(intervention_handlers=[Drops()]), Blocked()
-    blocked.go.set()
-    agent = await put(runtime, "d", blocked, topic="news")
-    runtime.start()
-
-    for message in ("drop request", "drop answer"):
-        with pytest.raises(MessageDroppedException, match="dropped a message of type str"):
-            await runtime.send_message(message, agent)
-    await runtime.publish_message("drop event", TOPIC)
-    assert await runtime.send_message("stay", agent) == "stay"
-    await runtime.stop_when_idle()
-
-    assert blocked.ended == 2  # the dropped answer and the last
 
 
 class Raises(DefaultInterventionHandler):
@@ -702,21 +626,6 @@ async def test_what_an_intervention_raises_reaches_the_sender() -> None:
 
 
 # --- cancellation
-
-
-async def test_a_token_that_is_cancelled_already_sends_nothing(runtime: Runtime) -> None:
-    blocked, token = Blocked(), CancellationToken()
-    agent = await put(runtime, "d", blocked, topic="news")
-    runtime.start()
-    token.cancel()
-
-    with pytest.raises(asyncio.CancelledError):
-        await runtime.send_message(1, agent, cancellation_token=token)
-    with pytest.raises(asyncio.CancelledError):
-        await runtime.publish_message(1, TOPIC, cancellation_token=token)
-    await runtime.stop_when_idle()
-
-    assert blocked.begun == 0
 
 
 @pytest.mark.parametrize("by_token", [True, False])
@@ -1299,71 +1208,6 @@ async def test_an_agent_made_for_a_run_outlives_it(runtime: Runtime, counted: ty
     assert await runtime.send_message(2, agent) == 2
     assert counted.made == 1
     await runtime.stop_when_idle()
-
-
-# --- whatever happens
-
-ACTS = "echo;fail;nap;chain;unmade;lazy;drop;publish;publish fail;cancel;step;restart".split(";")
-
-
-class DropsSome(DefaultInterventionHandler):
-    async def on_send(self, message: Any, **about: Any) -> Any:
-        return DropMessage if message == "drop" else message
-
-
-async def act(agent: Does, message: Any, ctx: MessageContext) -> Any:
-    """What the message says."""
-    what = message.split()[-1]
-    if what == "fail":
-        raise ValueError(message)
-    if what == "nap":
-        for _ in range(3):
-            await asyncio.sleep(0)
-    if what == "chain":
-        await agent.publish_message("publish fail", TOPIC)
-        return await agent.send_message("nap", agent.id)
-    return message
-
-
-async def lazily() -> Does:
-    await asyncio.sleep(0)
-    return Does(act)
-
-
-async def unmade() -> Does:
-    await asyncio.sleep(0)
-    raise LookupError("unmade")
-
-
-@given(acts=st.lists(st.sampled_from(ACTS), max_size=30))
-async def test_nobody_is_left_waiting_whatever_happens(acts: list[str]) -> None:
-    runtime, sent = Runtime(intervention_handlers=[DropsSome()]), []
-    await Does.register(runtime, "d", lazily)
-    await Does.register(runtime, "unmade", unmade)
-    for type in ("d", "unmade"):
-        await runtime.add_subscription(TypeSubscription("news", type))
-    runtime.start()
-    for n, what in enumerate(acts):
-        if what == "step":
-            await asyncio.sleep(0)
-        elif what == "restart":
-            await runtime.stop()
-            runtime.start()
-        elif what == "cancel":
-            [sending.cancel() for sending in sent[-2:]]
-        elif what.startswith("publish"):
-            await runtime.publish_message(what, TOPIC)
-        else:
-            agent = AgentId("unmade" if what == "unmade" else "d", str(n) if what == "lazy" else "here")
-            sent.append(asyncio.ensure_future(runtime.send_message(what, agent)))
-    await asyncio.sleep(0)
-    await runtime.stop_when_idle()
-    await passes()
-
-    assert all(sending.done() for sending in sent)
-    expected = (ValueError, LookupError, MessageDroppedException, asyncio.CancelledError, str)
-    assert all(isinstance(end, expected) for end in await asyncio.gather(*sent, return_exceptions=True))
-    assert not runtime._live and not runtime._changing and not runtime._queue
 
 
 # --- other ways to run tasks

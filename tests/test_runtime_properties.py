@@ -169,11 +169,14 @@ class Schedules(RuleBasedStateMachine):
 
     @rule(key=st.sampled_from(KEYS), work=st.sampled_from(WORK))
     def publish(self, key: str, work: str) -> None:
+        self.run(self._publish(key, work))
+
+    async def _publish(self, key: str, work: str) -> None:
         self.number += 1
         token = CancellationToken()
         self.events[self.number] = {f"{type}/{key}" for type in self.registered}, token, work
         topic = TopicId("news", key)
-        self.run(self.runtime.publish_message(Job(self.number, work), topic, cancellation_token=token))
+        await self.runtime.publish_message(Job(self.number, work), topic, cancellation_token=token)
 
     @rule(back=st.integers(1, 3))
     def cancel_a_sender(self, back: int) -> None:
@@ -207,13 +210,15 @@ class Schedules(RuleBasedStateMachine):
     def load(self) -> None:
         self.run(self.runtime.load_state(self.saved))
 
-    @rule()
-    def start(self) -> None:
+    @rule(publish=st.booleans())
+    def start(self, publish: bool = False) -> None:
         if not self.runtime.is_running:
-            self.run(self._start())
+            self.run(self._start(publish))
 
-    async def _start(self) -> None:
+    async def _start(self, publish: bool) -> None:
         self.runtime.start()
+        if publish:  # before what has waited for the start was delivered
+            await self._publish("x", "echo")
 
     @rule()
     def stop(self) -> None:

@@ -158,6 +158,7 @@ class Population:
         while (agent := self.agents.get(agent_id)) is None:
             change = self.changing.get(agent_id) or self.make(agent_id)
             await settled(change.task)
+            self._changed(agent_id, change)  # a task that began at once may have ended before its callback ran
             if not change.leaving:
                 if change.task.cancelled():
                     raise UndeliverableException(f"agent '{agent_id}' does not exist: making it was cancelled")
@@ -188,18 +189,15 @@ class Population:
     def _changed(self, agent_id: AgentId, change: _Change) -> None:
         """Go on with the messages that waited for it, in order and before any other; or tell why it is not there."""
         if self.changing.get(agent_id) is not change:
-            return  # of an event loop that was closed
+            return  # that was done already, or is of an event loop that was closed
         del self.changing[agent_id]
         task = change.task
         error: BaseException | None = None
         if task.cancelled():
             error = UndeliverableException(f"agent '{agent_id}' does not exist: making it was cancelled")
         elif (error := task.exception()) is None and (agent := task.result()) is not None:
-            try:
-                self._put(agent_id, agent)
-                self.ended(agent_id)
-            except ConfigError as wrong:
-                error = wrong
+            self._put(agent_id, agent)
+            self.ended(agent_id)
         if change.leaving and error is not None:
             if not task.cancelled():
                 _log.error("agent %s could not be released", agent_id, exc_info=error)
@@ -215,6 +213,7 @@ class Population:
             expected = "an agent" if cls is None else f"a {cls.__name__}"
             raise ConfigError(f"the factory of agent type {agent_id.type!r} made {made!r}, not {expected}")
         agent: Agent = made
+        Mailbox.of(agent, agent_id)  # raises if what it says of its mailbox makes no sense
         await agent.bind_id_and_runtime(agent_id, self._runtime)
         if self._store is not None and (state := self._store.get(str(agent_id))) is not None:
             await load(agent, agent_id, state)
@@ -238,10 +237,11 @@ class Population:
         elif self._is_busy(agent_id):
             self.leaving[agent_id] = None
         else:
-            task = self._let_go(agent_id)
-            await settled(task)
-            if not task.cancelled():
-                task.result()
+            change = self._let_go(agent_id)
+            await settled(change.task)
+            self._changed(agent_id, change)
+            if not change.task.cancelled():
+                change.task.result()
 
     def _take_out(self, agent_id: AgentId) -> Agent:
         self.leaving.pop(agent_id, None)
@@ -249,8 +249,8 @@ class Population:
         self._idle_since.pop(agent_id, None)
         return self.agents.pop(agent_id)
 
-    def _let_go(self, agent_id: AgentId) -> asyncio.Task[Agent | None]:
-        return self._change(agent_id, self._leave(agent_id, self._take_out(agent_id)), leaving=True).task
+    def _let_go(self, agent_id: AgentId) -> _Change:
+        return self._change(agent_id, self._leave(agent_id, self._take_out(agent_id)), leaving=True)
 
     async def _leave(self, agent_id: AgentId, agent: Agent) -> Agent | None:
         if self._store is not None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import pytest
 
-from tinygen import AgentRuntime, InterventionHandler, SingleThreadedAgentRuntime
+from tinygen import AgentRuntime, DefaultInterventionHandler, InterventionHandler, SingleThreadedAgentRuntime
 
 
 class Host(Protocol):
@@ -43,9 +45,31 @@ class LocalHost:
         await self.runtime.close()
 
 
+class WatchedHost(LocalHost):
+    """The same with everything switched on that looks on: it changes nothing."""
+
+    def __init__(self, interventions: Sequence[InterventionHandler] = (), ignore_failures: bool = True) -> None:
+        self.runtime = SingleThreadedAgentRuntime(
+            intervention_handlers=[DefaultInterventionHandler(), *interventions],
+            ignore_unhandled_exceptions=ignore_failures,
+            slow_after=10.0,
+        )
+        self.runtime.trace()
+
+
+class EagerHost(LocalHost):
+    """The same in an event loop that begins tasks at once."""
+
+    async def start(self) -> None:
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
+        await super().start()
+
+
 MakeHost = Callable[..., Host]
 
-HOSTS: list[MakeHost] = [LocalHost]
+HOSTS: list[MakeHost] = [LocalHost, WatchedHost]
+if sys.version_info >= (3, 12):
+    HOSTS.append(EagerHost)
 
 
 @pytest.fixture(params=HOSTS, ids=lambda host: host.__name__)
