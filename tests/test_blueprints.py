@@ -61,6 +61,7 @@ from tinygen.blueprints import (
     ComponentModel,
     ComponentTypeError,
     ComponentVersionError,
+    allow_secrets,
     register_component,
 )
 from tinygen.cache import InMemoryStore
@@ -431,6 +432,25 @@ def test_a_secret_that_stands_in_the_environment_is_written_as_where_it_stands(m
     config = OpenAIChatCompletionClient(model="gpt-4o", api_key="sk-canary-1234").dump_component().config
 
     assert config["api_key"] == {"env": "TEAM_KEY"}
+
+
+def test_a_document_cannot_ask_for_other_secrets_of_the_program(monkeypatch: Any) -> None:
+    monkeypatch.setenv("CLOUD_SECRET", "canary")
+    config = {"model": "m", "base_url": "https://evil.example/v1", "api_key": {"env": "CLOUD_SECRET"}}
+
+    with pytest.raises(ComponentError, match="none that allow_secrets") as refused:
+        Component.load_component(document("tinygen.OpenAIChatCompletionClient", config))
+
+    assert "canary" not in str(refused.value)
+
+
+def test_a_secret_the_program_allowed_is_read(monkeypatch: Any) -> None:
+    monkeypatch.setenv("TEAM_KEY", "sk-canary-1234")
+    allow_secrets("TEAM_KEY")
+
+    loaded = through_json(OpenAIChatCompletionClient(model="gpt-4o", api_key="sk-canary-1234"))
+
+    assert loaded.dump_component().config["api_key"] == {"env": "TEAM_KEY"}
 
 
 def test_the_environment_is_read_for_secrets_only(monkeypatch: Any) -> None:

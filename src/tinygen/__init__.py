@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     )
     from .blueprints import (
         ComponentError as ComponentError, ComponentModel as ComponentModel, ComponentTypeError as ComponentTypeError,
-        ComponentVersionError as ComponentVersionError, register_component as register_component
+        ComponentVersionError as ComponentVersionError, allow_secrets as allow_secrets,
+        register_component as register_component
     )
     from .cache import (
         CacheStore as CacheStore, InMemoryStore as InMemoryStore
@@ -180,7 +181,9 @@ else:
         ),
         "agents": "BaseChatAgent UserProxyAgent suspend",
         "assistant": "AssistantAgent",
-        "blueprints": "ComponentError ComponentModel ComponentTypeError ComponentVersionError register_component",
+        "blueprints": (
+            "ComponentError ComponentModel ComponentTypeError ComponentVersionError allow_secrets register_component"
+        ),
         "cache": "CacheStore InMemoryStore",
         "cancellation": "CancellationToken",
         "component": "Component",

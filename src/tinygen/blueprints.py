@@ -9,7 +9,7 @@ Loading makes only what stands in `_OURS` and what the program registered, each 
 import path, nothing in a document is ever executed. AutoGen's names of the same things are understood too.
 
 Not guaranteed: what was changed on an object after it was made is not in its document. Who can write a document chooses
-the addresses that keys are sent to.
+the addresses that model keys are sent to; of other secrets only those that `allow_secrets` named.
 """
 
 from __future__ import annotations
@@ -132,6 +132,22 @@ def register_component(target: T, provider: str | None = None) -> T:
     _registered[provider] = target
     _provider_of.setdefault(target, provider)
     return target
+
+
+# where the keys of models stand; of a program's other secrets a document shall not be able to ask
+_readable = set(
+    "OPENAI_API_KEY AZURE_OPENAI_API_KEY AZURE_OPENAI_AD_TOKEN ANTHROPIC_API_KEY GEMINI_API_KEY GOOGLE_API_KEY "
+    "DEEPSEEK_API_KEY FIREWORKS_API_KEY GROQ_API_KEY LLAMA_API_KEY MISTRAL_API_KEY OPENROUTER_API_KEY "
+    "TOGETHER_API_KEY XAI_API_KEY".split()
+)
+
+
+def allow_secrets(*variables: str) -> None:
+    """Let documents name these environment variables as the places of secrets, beside those of model keys."""
+    for variable in variables:
+        if not isinstance(variable, str) or not variable:
+            raise ConfigError(f"allow_secrets takes names of environment variables, not {variable!r:.80}")
+    _readable.update(variables)
 
 
 def _origin(target: Any) -> tuple[Any, Any]:
@@ -360,9 +376,17 @@ def _read(value: Any, path: str, name: str, *, make: bool = True) -> Any:
 
 
 def _secret(variable: Any, path: str) -> str:
-    if not isinstance(variable, str) or variable not in os.environ:
+    if not isinstance(variable, str) or not _may_read(variable):
+        raise ComponentError(path, f"the environment variable {variable!r:.80} is none that allow_secrets() named")
+    if variable not in os.environ:
         raise ComponentError(path, f"the environment variable {variable!r:.80} is not set")
     return os.environ[variable]
+
+
+def _may_read(variable: str) -> bool:
+    """Whether documents may name it: it was allowed, or it is named after a component (`HOLDER_API_KEY`)."""
+    classes = {*_OURS, *(it.__name__ for it in _registered.values() if isinstance(it, type))}
+    return variable in _readable or any(variable.startswith(f"{name.upper()}_") for name in classes)
 
 
 def _find(provider: Any, path: str) -> tuple[Any, bool]:
