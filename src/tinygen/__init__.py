@@ -95,7 +95,7 @@ if TYPE_CHECKING:
         FunctionExecutionResultMessage as FunctionExecutionResultMessage, HandoffMessage as HandoffMessage,
         Image as Image, LLMMessage as LLMMessage, MemoryContent as MemoryContent,
         MemoryQueryEvent as MemoryQueryEvent, ModelClientStreamingChunkEvent as ModelClientStreamingChunkEvent,
-        MultiModalMessage as MultiModalMessage, Pending as Pending, Record as Record, RequestUsage as RequestUsage,
+        MultiModalMessage as MultiModalMessage, Pending as Pending, RequestUsage as RequestUsage,
         Response as Response, SelectSpeakerEvent as SelectSpeakerEvent, SelectorEvent as SelectorEvent,
         StopMessage as StopMessage, StructuredMessage as StructuredMessage, SystemMessage as SystemMessage,
         TaskResult as TaskResult, TextMessage as TextMessage, ThoughtEvent as ThoughtEvent,
@@ -124,6 +124,9 @@ if TYPE_CHECKING:
     )
     from .monitoring import (
         DeadLetter as DeadLetter, MessageTrace as MessageTrace, RuntimeStatistics as RuntimeStatistics
+    )
+    from .records import (
+        Record as Record
     )
     from .routed import (
         ClosureAgent as ClosureAgent, ClosureContext as ClosureContext, RoutedAgent as RoutedAgent, event as event,
@@ -214,9 +217,9 @@ else:
             "ChatCompletionTokenLogprob ChatMessage CodeBlock CodeExecutionEvent CodeGenerationEvent CodeResult "
             "CreateResult FunctionCall FunctionExecutionResult FunctionExecutionResultMessage HandoffMessage Image "
             "LLMMessage MemoryContent MemoryQueryEvent ModelClientStreamingChunkEvent MultiModalMessage Pending "
-            "Record RequestUsage Response SelectSpeakerEvent SelectorEvent StopMessage StructuredMessage "
-            "SystemMessage TaskResult TextMessage ThoughtEvent ToolCallExecutionEvent ToolCallRequestEvent "
-            "ToolCallSummaryMessage TopLogprob UserInputRequestedEvent UserMessage"
+            "RequestUsage Response SelectSpeakerEvent SelectorEvent StopMessage StructuredMessage SystemMessage "
+            "TaskResult TextMessage ThoughtEvent ToolCallExecutionEvent ToolCallRequestEvent ToolCallSummaryMessage "
+            "TopLogprob UserInputRequestedEvent UserMessage"
         ),
         "model_context": (
             "BufferedChatCompletionContext ChatCompletionContext HeadAndTailChatCompletionContext "
@@ -226,6 +229,7 @@ else:
         "models.openai": "AzureOpenAIChatCompletionClient OpenAIChatCompletionClient",
         "models.replay": "Chunks Delayed ReplayChatCompletionClient ReplayRequest",
         "monitoring": "DeadLetter MessageTrace RuntimeStatistics",
+        "records": "Record",
         "routed": "ClosureAgent ClosureContext RoutedAgent event message_handler rpc",
         "run": "fan_out run_scope",
         "runner": "RunHandle RunStream TaskRunner",

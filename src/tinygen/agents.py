@@ -29,11 +29,11 @@ from .messages import (
     BaseChatMessage,
     HandoffMessage,
     ModelClientStreamingChunkEvent,
-    Record,
     Response,
     TextMessage,
     UserInputRequestedEvent,
 )
+from .records import Record
 from .run import current_scope
 from .runner import TaskRunner
 

@@ -27,7 +27,7 @@ from importlib import import_module
 from . import codec
 from .component import Component
 from .errors import ConfigError, DecodeError, EncodeError, did_you_mean
-from .messages import Record
+from .records import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from enum import Enum
 
 from . import codec
 from .errors import EncodeError
-from .messages import Record
+from .records import Record
 from .telemetry import listen
 
 TYPE_CHECKING = False

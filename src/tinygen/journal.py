@@ -21,7 +21,8 @@ from datetime import datetime
 
 from .clock import REAL, monotonic, new_id, now, source
 from .errors import ConfigError, LimitReached, RunDiverged, StateError, Suspended
-from .messages import Pending, Record, RequestUsage
+from .messages import Pending, RequestUsage
+from .records import Record
 from .run import Output, current_scope
 from .telemetry import Event, ambient
 

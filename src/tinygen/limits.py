@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .errors import ConfigError, LimitReached
-from .messages import Record
+from .records import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

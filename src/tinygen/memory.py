@@ -11,8 +11,9 @@ from enum import Enum
 
 from .component import Component
 from .errors import ConfigError, DecodeError, StateError
-from .messages import Image, MemoryContent, Record, SystemMessage
+from .messages import Image, MemoryContent, SystemMessage
 from .model_context import UnboundedChatCompletionContext
+from .records import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import field
 
-from .messages import Record
+from .records import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from functools import partial
 
 from .errors import ConfigError, StateError
 from .journal import effect, effect_stream
-from .messages import FunctionExecutionResult, Record
+from .messages import FunctionExecutionResult
+from .records import Record
 from .tools import FunctionTool, StaticStreamWorkbench, StreamWorkbench, ToolResult, Workbench, as_tool
 
 TYPE_CHECKING = False

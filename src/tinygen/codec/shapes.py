@@ -435,7 +435,7 @@ def tag_of(cls: type) -> str | None:
 
 def is_record(cls: type) -> bool:
     """Whether `cls` derives from `messages.Record`."""
-    from ..messages import Record
+    from ..records import Record
 
     return issubclass(cls, Record)
 
@@ -459,9 +459,9 @@ def declared(tag: Any, cls: type) -> type | None:
 
 def records() -> Any:
     """Tag -> the records declared under it."""
-    from ..messages import _registry
+    from ..records import registry
 
-    return _registry
+    return registry
 
 
 def declared_under(cls: type) -> dict[str, list[type]]:

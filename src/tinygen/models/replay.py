@@ -7,7 +7,8 @@ import re
 from inspect import isawaitable
 
 from ..errors import ConfigError
-from ..messages import CreateResult, FunctionCall, FunctionExecutionResult, Record, RequestUsage
+from ..messages import CreateResult, FunctionCall, FunctionExecutionResult, RequestUsage
+from ..records import Record
 from . import ObservedClient, permissive, schema_of
 
 TYPE_CHECKING = False

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from .. import codec
 from ..errors import DecodeError
-from ..messages import Image, Record
+from ..messages import Image
+from ..records import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from contextlib import aclosing
 
 from ..component import Component
 from ..errors import ConfigError, DecodeError, StateError, ToolError, did_you_mean
-from ..messages import Image, Record
+from ..messages import Image
+from ..records import Record
 from .base import BaseTool
 from .functions import as_tool
 from .results import (
