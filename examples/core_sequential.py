@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 
 from tinygen import (
     ChatCompletionClient,
@@ -32,8 +33,8 @@ class Station(RoutedAgent):
 
     @message_handler
     async def on_text(self, message: Text, ctx: MessageContext) -> None:
-        messages = [SystemMessage(content=self.instruction), UserMessage(content=message.content, source="user")]
-        result = await self.model.create(messages)
+        question = UserMessage(content=message.content, source="user")
+        result = await self.model.create([SystemMessage(content=self.instruction), question])
         print(f"{self.id.type}: {result.content}")
         await self.publish_message(Text(str(result.content)), TopicId(self.next_topic, self.id.key))
 
@@ -54,9 +55,7 @@ async def main() -> None:
     line = ["extract the facts", "write it down", "polish it"]
     for at, instruction in enumerate(line):
         following = f"step{at + 1}" if at + 1 < len(line) else "out"
-        await Station.register(
-            runtime, f"station{at}", lambda told=instruction, to=following: Station(told, client, to)
-        )
+        await Station.register(runtime, f"station{at}", partial(Station, instruction, client, following))
         await runtime.add_subscription(TypeSubscription(f"step{at}", f"station{at}"))
     await Printer.register(runtime, "printer", lambda: Printer("Prints"))
     await runtime.add_subscription(TypeSubscription("out", "printer"))

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -179,3 +183,48 @@ async def test_an_agent_in_mid_turn_is_refused_to_its_own_tool() -> None:
     agent = AssistantAgent("a", model, tools=[ask_myself])
     team = RoundRobinGroupChat([agent], max_turns=1)
     assert "is already running" in (await team.run(task="x")).messages[-1].to_text()
+
+
+async def test_an_agent_that_returns_a_message_instead_of_a_response_is_told_so() -> None:
+    class Wrong(Counter):
+        async def on_messages(self, messages: Any, cancellation_token: Any) -> Any:
+            return TextMessage(content="x", source=self.name)
+
+    with pytest.raises(ConfigError, match=r"agent 'w' \(Wrong\) returned TextMessage.*expected a Response"):
+        await Wrong("w").run(task="x")
+
+
+@pytest.mark.parametrize(("typed", "outcome"), [("hello\n", "hello"), ("", "EOFError")])
+def test_a_piped_answer_is_read_and_a_closed_pipe_is_an_error(typed: str, outcome: str) -> None:
+    program = """
+import asyncio
+from tinygen import UserProxyAgent
+result = asyncio.run(UserProxyAgent("u").run(task="q"))
+print(result.messages[-1].content)
+"""
+    done = _run_program(program, input=typed)
+    assert outcome in done.stdout + done.stderr
+
+
+def test_a_person_who_never_types_does_not_keep_the_program_from_ending() -> None:
+    program = """
+import asyncio
+from tinygen import RunLimits, UserProxyAgent
+print(asyncio.run(UserProxyAgent("u").run(task="q", limits=RunLimits(timeout=0.05))).stop_reason)
+"""
+    open_pipe, writer = os.pipe()
+    try:
+        done = _run_program(program, stdin=open_pipe)
+    finally:
+        os.close(open_pipe)
+        os.close(writer)
+    assert (done.returncode, "limit reached: timeout" in done.stdout) == (0, True)
+
+
+def _run_program(program: str, **how: Any) -> subprocess.CompletedProcess[str]:
+    import tinygen
+
+    environment = os.environ | {"PYTHONPATH": str(Path(tinygen.__path__[0]).parent)}
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=20, env=environment, **how
+    )

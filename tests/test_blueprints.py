@@ -362,7 +362,7 @@ def test_a_name_is_registered_for_one_thing_only() -> None:
             r"\$\.config\.http_client",
         ),
         (lambda: OpenAIChatCompletionClient(model="m", base_url="http://u:pw@localhost/v1"), r"\$\.config\.base_url"),
-        (lambda: TimeoutTermination(float("inf")), r"\$\.config\.timeout_seconds"),
+        (lambda: AssistantAgent("a", model(), metadata={"x": float("inf")}), r"\$\.config\.metadata\.x"),
         (
             lambda: RoundRobinGroupChat([AssistantAgent("a", model(), metadata={"$registered": "x"})]),
             r"\$\.config\.participants\[0\]\.config\.metadata",

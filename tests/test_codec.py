@@ -175,6 +175,30 @@ def test_what_json_cannot_carry_is_refused_with_its_place(value: Any, message: s
     assert str(caught.value).startswith(message)
 
 
+class Spoilt(dict[str, Any]):
+    def items(self) -> Any:
+        raise ZeroDivisionError("on purpose")
+
+
+class Zone(dt.tzinfo):
+    def utcoffset(self, moment: Any) -> Any:
+        raise OSError("on purpose")
+
+
+class Computed(pydantic.BaseModel):
+    @pydantic.computed_field  # type: ignore[prop-decorator]
+    @property
+    def it(self) -> int:
+        raise KeyError("on purpose")
+
+
+@pytest.mark.parametrize("value", [Spoilt(a=1), NOON.replace(tzinfo=Zone()), Computed()], ids=["map", "zone", "model"])
+@pytest.mark.parametrize("write", [codec.encode, codec.dumps, codec.digest])
+def test_what_raises_when_it_is_read_cannot_be_encoded(write: Any, value: Any) -> None:
+    with pytest.raises(EncodeError, match="on purpose"):
+        write([value])
+
+
 def test_a_value_that_contains_itself_is_refused() -> None:
     loop: list[Any] = []
     loop.append({"again": loop})
@@ -364,6 +388,8 @@ def test_what_loses_nothing_is_converted(tp: Any, data: Any, value: Any, mode: A
         (float, "1"),
         (float, 2**53 + 1),
         pytest.param(float, 10**400, id="float-huge"),
+        (float, float("nan")),
+        (list[float], [float("inf")]),
         (str, 3),
         (str, None),
         (dict[int, int], {"03": 1}),
@@ -371,6 +397,8 @@ def test_what_loses_nothing_is_converted(tp: Any, data: Any, value: Any, mode: A
         (Literal["1"], 1),
         (Color, "green"),
         (Flags, True),
+        (Flags, 4),
+        (Flags, -1),
         (list[int], {}),
         (set[int], [1, 1.0]),
         (set[Any], [[1]]),

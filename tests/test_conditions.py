@@ -313,6 +313,7 @@ async def test_a_condition_that_has_stopped_must_be_reset_before_it_is_asked_aga
         lambda: HandoffTermination(""),
         lambda: TimeoutTermination(0),
         lambda: TimeoutTermination(float("nan")),
+        lambda: TimeoutTermination(float("inf")),
         lambda: SourceMatchTermination("ann"),
         lambda: SourceMatchTermination([]),
         lambda: TextMessageTermination(""),
@@ -366,6 +367,7 @@ def broken(state: dict[str, Any], **changes: Any) -> dict[str, Any]:
     [
         ({"count": "2"}, "$.count"),
         ({"count": True}, "$.count"),
+        ({"count": -1}, "$.count"),
         ({"terminated": 0}, "$.terminated"),
         ({"count": ...}, "$"),
         ({"more": 1}, "$"),
@@ -383,6 +385,14 @@ async def test_a_state_of_another_shape_is_refused_and_changes_nothing(changes: 
 
     assert refused.value.path == where
     assert await condition.save_state() == before
+
+
+@pytest.mark.parametrize("elapsed", [float("nan"), float("inf"), -1.0])
+async def test_time_that_cannot_have_passed_is_refused(elapsed: float) -> None:
+    condition = TimeoutTermination(60)
+
+    with pytest.raises(StateError, match=r"^\$\.elapsed: "):
+        await condition.load_state({**await condition.save_state(), "elapsed": elapsed})
 
 
 async def test_a_combined_state_loads_as_a_whole_or_not_at_all() -> None:

@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 
+from tinygen import AssistantAgent, MemoryQueryEvent, ReplayChatCompletionClient
 from tinygen.errors import ConfigError, StateError
 from tinygen.memory import (
     ListMemory,
     Memory,
     MemoryMimeType,
     MemoryQueryResult,
+    Recalled,
     UpdateContextResult,
     memory_text,
 )
@@ -26,6 +28,10 @@ HISTORY: list[LLMMessage] = [UserMessage(content="What shall I wear?", source="u
 
 def note(content: Any, mime_type: str = MemoryMimeType.TEXT) -> MemoryContent:
     return MemoryContent(content=content, mime_type=mime_type)
+
+
+def recalled(*contents: MemoryContent) -> Recalled:
+    return Recalled(text=memory_text(contents), contents=list(contents))
 
 
 class Search(Memory):
@@ -44,7 +50,7 @@ async def test_everything_in_a_list_memory_is_recalled_in_order() -> None:
 
     await memory.add(note("b"))
 
-    assert await memory.recall(HISTORY) == [note("a"), note("b")]
+    assert await memory.recall(HISTORY) == recalled(note("a"), note("b"))
     assert (await memory.query("anything")).results == memory.content == [note("a"), note("b")]
 
 
@@ -53,7 +59,7 @@ async def test_an_empty_or_cleared_list_memory_recalls_nothing() -> None:
 
     await memory.clear()
 
-    assert await memory.recall(HISTORY) == []
+    assert await memory.recall(HISTORY) == recalled()
     assert memory.name == "notes"
 
 
@@ -85,8 +91,8 @@ async def test_recalling_leaves_no_trace_in_the_messages() -> None:
 async def test_a_memory_that_defines_query_is_asked_for_the_last_message() -> None:
     search = Search()
 
-    assert await search.recall(HISTORY) == [note("it rains")]
-    assert await search.recall([]) == [note("it rains")]
+    assert await search.recall(HISTORY) == recalled(note("it rains"))
+    assert await search.recall([]) == recalled(note("it rains"))
     assert search.asked == ["What shall I wear?", ""]
 
 
@@ -95,21 +101,36 @@ async def test_a_memory_that_overrides_update_context_speaks_in_its_own_words() 
         async def update_context(self, model_context: ChatCompletionContext) -> UpdateContextResult:
             asked = (await model_context.get_messages())[-1].content
             await model_context.add_message(SystemMessage(content=f"To '{asked}' consider: it rains."))
-            return UpdateContextResult(memories=MemoryQueryResult(results=[note("it rains")]))
+            return UpdateContextResult(memories=MemoryQueryResult(results=[scored]))
 
-    recalled = await Weather().recall(HISTORY)
+    scored = MemoryContent(content="it rains", mime_type=MemoryMimeType.TEXT, metadata={"score": 0.9})
 
-    assert recalled == [note("To 'What shall I wear?' consider: it rains.")]
+    told = await Weather().recall(HISTORY)
+
+    assert told == Recalled(text="To 'What shall I wear?' consider: it rains.", contents=[scored])
 
 
-async def test_a_memory_that_adds_the_usual_text_itself_is_recalled_by_its_contents() -> None:
-    class Vectors(Memory):
+async def test_an_agent_shows_what_was_found_and_tells_the_model_the_memorys_words() -> None:
+    class Scored(Memory):
         async def update_context(self, model_context: ChatCompletionContext) -> UpdateContextResult:
-            found = [note("x"), note("y")]
-            await model_context.add_message(SystemMessage(content=memory_text(found)))
-            return UpdateContextResult(memories=MemoryQueryResult(results=found))
+            await model_context.add_message(SystemMessage(content="Mind the rain."))
+            return UpdateContextResult(memories=MemoryQueryResult(results=[found]))
 
-    assert await Vectors().recall(HISTORY) == [note("x"), note("y")]
+    found = MemoryContent(content="it rains", mime_type=MemoryMimeType.TEXT, metadata={"score": 0.9})
+    client = ReplayChatCompletionClient(["ok"])
+
+    result = await AssistantAgent("a", client, memory=[Scored()], system_message="Help.").run(task="q")
+
+    assert [each.content for each in result.messages if isinstance(each, MemoryQueryEvent)] == [[found]]
+    assert client.create_calls[0].messages[0] == SystemMessage(content="Help.\nMind the rain.")
+
+
+async def test_a_memory_that_does_not_say_what_it_found_is_recalled_by_its_words() -> None:
+    class Quiet(Memory):
+        async def update_context(self, model_context: ChatCompletionContext) -> Any:
+            await model_context.add_message(SystemMessage(content=" It rains.\n"))
+
+    assert await Quiet().recall(HISTORY) == Recalled(text=" It rains.\n", contents=[note("It rains.")])
 
 
 async def test_a_memory_that_adds_nothing_has_nothing_recalled() -> None:
@@ -117,7 +138,7 @@ async def test_a_memory_that_adds_nothing_has_nothing_recalled() -> None:
         async def update_context(self, model_context: ChatCompletionContext) -> Any:
             return None
 
-    assert await Silent().recall(HISTORY) == []
+    assert await Silent().recall(HISTORY) == recalled()
 
 
 async def test_a_memory_that_defines_nothing_says_what_is_missing() -> None:

@@ -12,15 +12,18 @@ from typing import Literal
 import pytest
 
 from tinygen import (
+    AgentId,
     AssistantMessage,
     BaseChatMessage,
     DecodeError,
     FunctionCall,
     HandoffMessage,
     Image,
+    LLMMessage,
     MultiModalMessage,
     Record,
     RequestUsage,
+    StopMessage,
     StructuredMessage,
     TaskResult,
     TextMessage,
@@ -159,3 +162,24 @@ def test_pictures_keep_their_bytes() -> None:
 def test_a_uri_that_holds_no_picture_is_refused(uri: str) -> None:
     with pytest.raises(ValueError):
         Image.from_uri(uri)
+
+
+def test_records_pictures_and_addresses_stand_in_pydantic_models() -> None:
+    import pydantic
+
+    class Task(pydantic.BaseModel):
+        context: list[LLMMessage]
+        picture: Image
+        who: AgentId
+        said: list[TextMessage | StopMessage]
+
+    task = Task(
+        context=[UserMessage(content="a", source="u"), AssistantMessage(content="b", source="x")],
+        picture=Image(PNG),
+        who=AgentId("writer", "1"),
+        said=[StopMessage(content="s", source="a"), TextMessage(content="t", source="b")],
+    )
+    assert Task.model_validate_json(task.model_dump_json()) == task
+    assert set(Task.model_json_schema()["properties"]) == {"context", "picture", "who", "said"}
+    with pytest.raises(pydantic.ValidationError, match="Nope"):
+        Task.model_validate({**task.model_dump(), "context": [{"type": "Nope"}]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -89,6 +90,8 @@ def problem(messages: Sequence[LLMMessage]) -> str | None:
             return f"{waiting} are not answered before message {at}"
         elif isinstance(message, AssistantMessage) and not isinstance(message.content, str):
             waiting = [each.id for each in message.content]
+            if not waiting:
+                return f"message {at} calls nothing"
     return f"{waiting} are never answered" if waiting else None
 
 
@@ -112,7 +115,10 @@ valid = st.lists(said.map(lambda message: [message]) | exchange | apart | answer
     lambda parts: [message for part in parts for message in part]
 )
 wild = st.lists(
-    said | st.sampled_from([call("1"), call("1", "2"), call("2", "2"), results("1"), results("2", "1"), results("2")]),
+    said
+    | st.sampled_from(
+        [call(), call("1"), call("1", "2"), call("2", "2"), results("1"), results("2", "1"), results("2")]
+    ),
     max_size=12,
 )
 
@@ -334,8 +340,9 @@ async def test_a_session_begins_with_the_initial_messages_only() -> None:
         lambda: HeadAndTailChatCompletionContext(0, 1),
         lambda: HeadAndTailChatCompletionContext(1, -1),
         lambda: limited(0),
+        *(functools.partial(BufferedChatCompletionContext, size) for size in (1.5, True, float("nan"), "3", None)),
     ],
 )
-def test_sizes_that_are_not_positive_are_refused(make: Any) -> None:
-    with pytest.raises(ConfigError, match="must be greater than 0"):
+def test_sizes_that_are_not_positive_whole_numbers_are_refused(make: Any) -> None:
+    with pytest.raises(ConfigError, match="must be a whole number above 0"):
         make()

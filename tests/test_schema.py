@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import enum
 import json
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -35,6 +36,11 @@ def an_object(required: list[str] | None = None, **properties: Any) -> dict[str,
 
 
 # --- of a type
+
+
+class Access(enum.Flag):
+    READ = 1
+    WRITE = 2
 
 
 class Pair(NamedTuple):
@@ -103,7 +109,9 @@ class Described:
         (set[int], {"type": "array", "items": {"type": "integer"}, "uniqueItems": True}),
         (tuple[int, ...], {"type": "array", "items": {"type": "integer"}}),
         (dict[str, int], {"type": "object", "additionalProperties": {"type": "integer"}}),
-        (dict[int, Any], {"type": "object", "propertyNames": {"pattern": "^-?[0-9]+$"}}),
+        (dict[int, Any], {"type": "object", "propertyNames": {"pattern": "^(0|-?[1-9][0-9]*)$"}}),
+        (dict[Color, Any], {"type": "object", "propertyNames": {"enum": ["red", "2"]}}),
+        (Access, {"type": "integer", "minimum": 0, "maximum": 3}),
         (dict, {"type": "object"}),
         (int | None, {"anyOf": [{"type": "integer"}, {"type": "null"}]}),
         (Annotated[int, "how many"], {"type": "integer", "description": "how many"}),
@@ -267,7 +275,7 @@ def test_what_decodes_as_arguments_fits_the_schema(data: st.DataObject) -> None:
         ({"properties": {"a": {}}, "additionalProperties": False}, [{"a": 1}], [{"b": 1}]),
         ({"additionalProperties": {"type": "integer"}}, [{"a": 1}], [{"a": "x"}]),
         ({"patternProperties": {"^x": {"type": "integer"}}}, [{"xa": 1, "y": "a"}], [{"xa": "a"}]),
-        ({"patternProperties": {"^x": {}}, "additionalProperties": False}, [{"xa": 1}], [{"y": 1}]),
+        ({"patternProperties": {"^x": {}}, "additionalProperties": False}, [{"xa": 1}], [{"y": 1}, {1: 1}, {None: 1}]),
         ({"propertyNames": {"maxLength": 1}}, [{"a": 1}], [{"ab": 1}]),
         ({"minProperties": 1, "maxProperties": 1}, [{"a": 1}], [{}, {"a": 1, "b": 2}]),
         ({"enum": ["a", 1, [True]]}, ["a", 1, 1.0, [True]], [True, [1], "b"]),

@@ -37,6 +37,7 @@ from tinygen.tools import (
     ToolResult,
     Workbench,
     as_tool,
+    error_text,
     parse_arguments,
     run_in_thread,
 )
@@ -531,7 +532,8 @@ async def test_what_models_write_as_arguments_runs_the_tool_or_is_told_to_them(c
         ("as it is", "as it is"),
         (3, "3"),
         (True, "true"),
-        (None, "null"),
+        (None, "None"),
+        ([None], "[null]"),
         (1.5, "1.5"),
         ({"a": [1, None, "ü"]}, '{"a":[1,null,"ü"]}'),
         ((1, 2), "[1,2]"),
@@ -539,10 +541,21 @@ async def test_what_models_write_as_arguments_runs_the_tool_or_is_told_to_them(c
         (Colour.RED, '"red"'),
     ],
 )
-async def test_what_is_not_text_becomes_json(value: Any, text: str) -> None:
+async def test_what_is_not_text_becomes_json_but_a_lone_none(value: Any, text: str) -> None:
     told = await text_of(lambda: value)
 
     assert told == text or json.loads(told) == json.loads(text)
+
+
+async def test_half_a_surrogate_pair_never_enters_a_result() -> None:
+    def made() -> ToolResult:
+        return ToolResult(name="f", result=[TextResultContent(content="x\ud800")])
+
+    def fails() -> None:
+        raise ValueError("x\ud800")
+
+    assert await text_of(lambda: "x\ud800") == await text_of(made) == await error_of(fails) == "x?"
+    assert error_text(KeyError("x")) == "KeyError: 'x'" and error_text(ValueError("\ud83d")) == "?"
 
 
 async def test_a_value_that_is_no_json_is_named_by_its_type() -> None:

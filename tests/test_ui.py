@@ -139,11 +139,23 @@ async def test_the_stream_is_closed_when_nothing_can_be_printed() -> None:
         (SelectSpeakerEvent(content=["bob", "carl"], source="ann"), ["bob, carl"]),
         (MemoryQueryEvent(content=[MemoryContent(content="tea", mime_type="text/plain")], source="ann"), ["tea"]),
         (MultiModalMessage(content=["see", Image(PIXEL)], source="ann"), ["see", "<image>"]),
-        (UserInputRequestedEvent(request_id="1", source="ann"), []),
+        (UserInputRequestedEvent(request_id="1", source="ann", content="Which one?"), ["Which one?"]),
     ],
 )
 async def test_every_kind_of_message_is_readable(item: Any, shown: list[str]) -> None:
     assert await printed(item) == lines(f"---------- {type(item).__name__} (ann) ----------", *shown)
+
+
+async def test_a_question_without_words_is_left_to_the_prompt() -> None:
+    question = UserInputRequestedEvent(request_id="1", source="ann")
+
+    assert await printed(question) == ""
+    assert (await printed(chunk("half"), question, chunk(" more"))).splitlines()[1::2] == ["half", " more"]
+
+
+async def test_what_is_not_a_stream_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"takes a stream, not 5; give it what run_stream\(\) returns"):
+        await Console(5)  # type: ignore[arg-type]
 
 
 async def test_the_stop_reason_and_open_questions_come_last() -> None:
@@ -179,14 +191,22 @@ async def test_statistics_are_printed_when_asked_for() -> None:
         ("a\rb\x9b31m\x7f", r"a\rb\x9b31m\x7f"),
         ("safe \u202egnp.exe", r"safe \u202egnp.exe"),
         ("half \ud83d", r"half \ud83d"),
-        ("tab\tand\r\nline", "tab\tand\nline"),
-        ("naïve → 日本", "naïve → 日本"),
+        (
+            "un\u200bseen\xad \u2028\u2060\u206a\ufeff\ufff9\U000e0041",
+            r"un\u200bseen\xad \u2028\u2060\u206a\ufeff\ufff9\U000e0041",
+        ),
+        ("naïve → 日本 می\u200cخواهم 👩\u200d🚀", "naïve → 日本 می\u200cخواهم 👩\u200d🚀"),
     ],
 )
 async def test_what_would_command_the_terminal_is_made_visible(said: str, shown: str) -> None:
     assert (await printed(text(said))).endswith(f"----------\n{shown}\n")
     assert (await printed(chunk(said))).endswith(f"----------\n{shown}\n")
     assert f"({shown})" in await printed(text("hi", source=said))
+
+
+async def test_lines_are_kept_in_what_is_said_and_not_in_names() -> None:
+    assert (await printed(text("tab\tand\r\nline"))).endswith("----------\ntab\tand\nline\n")
+    assert r"(a\n---------- b) ---" in await printed(text("hi", source="a\n---------- b"))
 
 
 async def test_what_the_file_cannot_encode_is_escaped() -> None:
@@ -298,7 +318,7 @@ async def test_a_question_is_asked_after_it_has_been_printed() -> None:
     file = io.StringIO()
 
     async def answer(prompt: str, token: CancellationToken | None) -> str:
-        assert "UserInputRequestedEvent" in file.getvalue()
+        assert "ok?" in file.getvalue()
         return "yes"
 
     manager = UserInputManager(answer, patience=3600)

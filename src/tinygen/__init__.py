@@ -83,7 +83,7 @@ if TYPE_CHECKING:
     )
     from .memory import (
         ListMemory as ListMemory, Memory as Memory, MemoryMimeType as MemoryMimeType,
-        MemoryQueryResult as MemoryQueryResult, UpdateContextResult as UpdateContextResult
+        MemoryQueryResult as MemoryQueryResult, Recalled as Recalled, UpdateContextResult as UpdateContextResult
     )
     from .messages import (
         AgentEvent as AgentEvent, AssistantMessage as AssistantMessage, BaseAgentEvent as BaseAgentEvent,
@@ -211,7 +211,7 @@ else:
         ),
         "journal": "effect",
         "limits": "RunLimits",
-        "memory": "ListMemory Memory MemoryMimeType MemoryQueryResult UpdateContextResult",
+        "memory": "ListMemory Memory MemoryMimeType MemoryQueryResult Recalled UpdateContextResult",
         "messages": (
             "AgentEvent AssistantMessage BaseAgentEvent BaseChatMessage BaseMessage BaseTextChatMessage "
             "ChatCompletionTokenLogprob ChatMessage CodeBlock CodeExecutionEvent CodeGenerationEvent CodeResult "

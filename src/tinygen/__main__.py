@@ -34,11 +34,12 @@ _SCRIPT: dict[str, list[str | list[FunctionCall]]] = {
     ],
 }
 
-_NEXT = """
+_NEXT = f"""
 Next:
-  TINYGEN_MODEL=openai:gpt-4o-mini python -m tinygen demo    the same team on a real model (needs OPENAI_API_KEY)
-  TINYGEN_MODEL=ollama:llama3.2 python -m tinygen demo       ... or on one of your own machine
-  python -m tinygen demo --task "Name a cat."                another task (on a real model)
+  python -m {__package__} demo --model openai:gpt-4o-mini    the same team on a real model (needs OPENAI_API_KEY)
+  python -m {__package__} demo --model ollama:llama3.2       ... or on one of your own machine
+  OPENAI_BASE_URL=http://localhost:8000/v1 python -m {__package__} demo --model openai:NAME    any compatible server
+  ... --task "Name a cat."                          another task; TINYGEN_MODEL=openai:NAME stands for --model
 """
 
 
@@ -72,6 +73,8 @@ def demo_team(model: str | None) -> RoundRobinGroupChat:
 
 async def demo(task: str, model: str | None) -> None:
     """Run the demo's team on `task`, printing it as it happens."""
+    if model is None and task != TASK:
+        print("The scripted model knows one poem only, whatever the task; name another with --model.\n")
     await Console(demo_team(model).run_stream(task=task), output_stats=True)
     print(_NEXT.rstrip())
 
@@ -79,13 +82,18 @@ async def demo(task: str, model: str | None) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     parser = argparse.ArgumentParser(prog="tinygen", description="Multi-agent systems in one small package.")
-    commands = parser.add_subparsers(dest="command", required=True)
+    version = getattr(sys.modules[__package__], "__version__", "")
+    parser.add_argument("--version", action="version", version=f"tinygen {version}")
+    commands = parser.add_subparsers(dest="command")
     shown = commands.add_parser("demo", help="a planner, a writer and a critic at work; offline without --model")
     shown.add_argument("--task", default=TASK, help="what they work on")
     shown.add_argument(
         "--model", default=os.environ.get("TINYGEN_MODEL"), help="provider:model; default: the variable TINYGEN_MODEL"
     )
     arguments = parser.parse_args(argv)
+    if arguments.command is None:
+        parser.print_help()
+        return 0
     try:
         asyncio.run(demo(arguments.task, arguments.model))
     except TinygenError as error:
@@ -93,6 +101,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     return 0
 
 

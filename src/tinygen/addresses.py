@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from functools import lru_cache
 
 from .errors import CantHandleException, ConfigError
+from .records import pydantic_schema
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,6 +76,14 @@ class _Address:
             raise ConfigError(f"invalid {cls._kind} id {text!r}: expected 'type/name'")
         return cls(type, name)  # type: ignore[call-arg]
 
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> dict[str, Any]:
+        return pydantic_schema(lambda value: _as_address(cls, value), str)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> dict[str, Any]:
+        return {"type": "string"}
+
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, _Address)
@@ -91,6 +100,14 @@ class _Address:
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}({self.type!r}, {self._name!r})"
+
+
+def _as_address(cls: type[_Address], value: Any) -> _Address:
+    if isinstance(value, cls):
+        return value
+    if isinstance(value, str):
+        return cls.from_str(value)
+    raise ValueError(f"expected a {cls.__name__}, or 'type/name'")
 
 
 class AgentId(_Address):

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
+import sys
 from collections import deque
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -94,6 +96,8 @@ class BaseChatAgent(TaskRunner):
     ) -> AsyncGenerator[Said, None]:
         """Answer `messages`: events as they happen, the `Response` last."""
         response = await self.on_messages(messages, cancellation_token)
+        if not isinstance(response, Response):
+            raise misbehaved(self, f"returned {response!r:.80} from on_messages; expected a Response(chat_message=...)")
         for message in response.inner_messages or ():
             yield message
         yield response
@@ -145,8 +149,8 @@ class BaseChatAgent(TaskRunner):
 
         async def restore() -> None:
             live, suspension, turn = self._live, self._suspension, self._turn_of
-            vars(self).clear()
-            vars(self).update(marked)
+            self.__dict__.clear()
+            self.__dict__.update(marked)
             self._live, self._suspension, self._turn_of = live, suspension, turn
 
         return restore
@@ -328,12 +332,30 @@ class UserProxyAgent(BaseChatAgent):
         remember = self._request.set(request_id)
         try:
             if asker is None:
-                return await run_in_thread(input, prompt)
+                return await run_in_thread(_read_line, prompt)
             if inspect.iscoroutinefunction(asker) or inspect.iscoroutinefunction(type(asker).__call__):
                 return str(await asker(prompt, token))
             return str(await run_in_thread(asker, prompt))
         finally:
             self._request.reset(remember)
+
+
+def _read_line(prompt: str) -> str:
+    """A line from the terminal, or from what stands in its place.
+
+    A pipe is read without Python's buffer: a thread that still waits in it would abort the program at its end.
+    """
+    stdin = sys.stdin
+    replaced = stdin is not sys.__stdin__
+    if replaced or stdin.isatty():
+        return input(prompt)
+    print(prompt, end="", flush=True)
+    line = bytearray()
+    while (byte := os.read(stdin.fileno(), 1)) not in (b"\n", b""):
+        line += byte
+    if not line and not byte:
+        raise EOFError("there is nobody at the terminal to answer: end of input")
+    return line.decode("utf-8", "replace").rstrip("\r")
 
 
 def _asking_run() -> Run | None:

@@ -9,7 +9,7 @@ from .agents import BaseChatAgent, expect_state, expect_states, last_response, l
 from .cancellation import CancellationToken
 from .clock import new_id
 from .errors import AlreadyRunning, ConfigError, DecodeError, ProtocolError, Suspended
-from .memory import Memory, memory_text
+from .memory import Memory
 from .messages import (
     AssistantMessage,
     BaseAgentEvent,
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from .models import ChatCompletionClient
     from .runner import Undo
     from .toolbox import Handoff, Toolbox
-    from .tools import BaseTool, Workbench
+    from .tools import Tool, Workbench
 
 _log = logging.getLogger("tinygen.agents")
 
@@ -98,7 +98,7 @@ class AssistantAgent(BaseChatAgent):
         name: str,
         model_client: ChatCompletionClient,
         *,
-        tools: Sequence[BaseTool[Any, Any] | Callable[..., Any]] | None = None,
+        tools: Sequence[Tool | Callable[..., Any]] | None = None,
         workbench: Workbench | Sequence[Workbench] | None = None,
         handoffs: Sequence[Handoff | str] | None = None,
         model_context: ChatCompletionContext | None = None,
@@ -304,9 +304,9 @@ class _Turn:
         if agent._memory:
             messages = await self.context.get_messages()
             for memory in agent._memory:
-                remembered.extend(await memory.recall(messages))
-            if remembered:
-                texts.append(memory_text(remembered))
+                recalled = await memory.recall(messages)
+                remembered.extend(recalled.contents)
+                texts.extend([recalled.text] if recalled.text else [])
         if texts:
             self.instructions = [agent._instruction("\n".join(texts))]
         return remembered

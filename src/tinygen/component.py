@@ -16,13 +16,14 @@ from .errors import ConfigError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any, TypeVar, overload
+    from typing import Any, Generic, overload
 
-    from typing_extensions import Self
+    from typing_extensions import Self, TypeVar
 
     from .blueprints import ComponentModel
 
     C = TypeVar("C", bound="Component")
+    ConfigT = TypeVar("ConfigT", default=Any)
 
     Memo = dict[int, tuple[Any, Any]]  # id of an original -> the original, so that the id stays its own, and its twin
 
@@ -31,7 +32,20 @@ _SEQUENCES = frozenset({list, tuple, set, frozenset})
 _VIEWS = frozenset({type({}.keys()), type({}.values()), type({}.items())})
 
 
-class Component:
+if TYPE_CHECKING:
+
+    class _Configured(Generic[ConfigT]): ...
+
+else:
+    ConfigT = None
+
+    class _Configured:
+        """AutoGen's components derive from `Component[Config]`."""
+
+        __class_getitem__ = classmethod(GenericAlias)
+
+
+class Component(_Configured[ConfigT]):
     """Base of what can be made again: agents, teams, tools, models, contexts, conditions, executors.
 
     Set `renewable = False` in a class whose objects all sessions share, such as a store.
@@ -52,7 +66,6 @@ class Component:
     component_label: str | None = None
 
     if not TYPE_CHECKING:  # type checkers shall judge calls by __init__ alone
-        __class_getitem__ = classmethod(GenericAlias)  # AutoGen's components derive from `Component[Config]`
 
         def __new__(cls, *args, **kwargs):
             self = super().__new__(cls)
@@ -66,6 +79,10 @@ class Component:
 
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)  # else a class without __init__ would take any arguments
+
+    def __repr__(self) -> str:
+        name = self.__dict__.get("name") or self.__dict__.get("_name")
+        return f"<{type(self).__name__}{f' {name!r}' if isinstance(name, str) else ''}>"
 
     def session(self) -> Self:
         """An independent twin: the same constructor call made again.

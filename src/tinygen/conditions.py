@@ -14,7 +14,7 @@ from inspect import isawaitable
 
 from .clock import monotonic
 from .component import Component
-from .errors import ConfigError, DecodeError, StateError, TerminatedException
+from .errors import ConfigError, DecodeError, StateError, TerminatedException, positive_int
 from .journal import effect
 from .messages import BaseChatMessage, HandoffMessage, StopMessage, TextMessage, ToolCallExecutionEvent
 
@@ -165,7 +165,7 @@ class _Combined(TerminationCondition):
             if isinstance(error, StateError):
                 raise StateError(f"$.conditions[{index}]{error.path[1:]}", error.problem) from error
             raise
-        vars(self).update(own)
+        self.__dict__.update(own)
 
     async def checkpoint(self) -> Undo:
         undos = [await super().checkpoint(), *[await each.checkpoint() for each in self.conditions]]
@@ -219,6 +219,17 @@ class OrTerminationCondition(_Combined):
         return StopMessage(content=", ".join(contents), source=", ".join(sources))
 
 
+class _Counting(TerminationCondition):
+    """What it counts begins with 0 and grows."""
+
+    def _read(self, state: Mapping[str, Any], *more: str) -> dict[str, Any]:
+        values = super()._read(state, *more)
+        for name, value in values.items():
+            if value < 0:
+                raise StateError(f"$.{name.lstrip('_')}", f"expected a number of at least 0, not {value!r}")
+        return values
+
+
 class StopMessageTermination(TerminationCondition):
     """Ends with a `StopMessage`."""
 
@@ -226,7 +237,7 @@ class StopMessageTermination(TerminationCondition):
         return "Stop message received" if any(isinstance(each, StopMessage) for each in messages) else None
 
 
-class MaxMessageTermination(TerminationCondition):
+class MaxMessageTermination(_Counting):
     """Ends when so many messages have been said, the task's among them.
 
     Args:
@@ -238,7 +249,7 @@ class MaxMessageTermination(TerminationCondition):
     _count = 0
 
     def __init__(self, max_messages: int, include_agent_event: bool = False) -> None:
-        self._max_messages = _count("max_messages", max_messages)
+        self._max_messages = positive_int("max_messages", max_messages)
         self._include_agent_event = include_agent_event
 
     async def check(self, messages: Messages) -> str | None:
@@ -268,7 +279,7 @@ class TextMentionTermination(TerminationCondition):
         return None
 
 
-class TokenUsageTermination(TerminationCondition):
+class TokenUsageTermination(_Counting):
     """Ends when the messages have used so many tokens; at least one of the limits is needed."""
 
     counters = ("_prompt_tokens", "_completion_tokens")
@@ -282,7 +293,7 @@ class TokenUsageTermination(TerminationCondition):
         max_completion_token: int | None = None,
     ) -> None:
         limits = {"total": max_total_token, "prompt": max_prompt_token, "completion": max_completion_token}
-        self._limits = {kind: _count(f"max_{kind}_token", n) for kind, n in limits.items() if n is not None}
+        self._limits = {kind: positive_int(f"max_{kind}_token", n) for kind, n in limits.items() if n is not None}
         if not self._limits:
             raise ConfigError(
                 "TokenUsageTermination needs max_total_token, max_prompt_token or max_completion_token, or several"
@@ -314,7 +325,7 @@ class HandoffTermination(TerminationCondition):
         return None
 
 
-class TimeoutTermination(TerminationCondition):
+class TimeoutTermination(_Counting):
     """Ends with the turn in which the time is over, counted from construction or the last reset.
 
     A turn is not interrupted; `RunLimits(timeout=...)` does that.
@@ -324,7 +335,7 @@ class TimeoutTermination(TerminationCondition):
 
     def __init__(self, timeout_seconds: float) -> None:
         number = isinstance(timeout_seconds, (int, float)) and not isinstance(timeout_seconds, bool)
-        if not number or not timeout_seconds > 0:
+        if not number or not 0 < timeout_seconds < float("inf"):
             raise ConfigError(f"timeout_seconds must be a number of seconds above 0, not {timeout_seconds!r}")
         self._timeout_seconds = timeout_seconds
         self._elapsed = 0.0
@@ -429,12 +440,6 @@ class FunctionalTermination(TerminationCondition):
         if not isinstance(met, bool):
             raise ConfigError(f"the function of a FunctionalTermination must return True or False, not {met!r}")
         return "Functional termination condition met" if met else None
-
-
-def _count(name: str, value: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ConfigError(f"{name} must be a whole number above 0, not {value!r}")
-    return value
 
 
 def _text(name: str, value: str) -> str:

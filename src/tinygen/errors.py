@@ -309,6 +309,13 @@ class Suspended(BaseException):
     noted = False  # whether the effect that asks has put its question on the list
 
 
+def positive_int(name: str, value: Any) -> int:
+    """The argument `value`, called `name`, if it is a whole number above 0. Raises `ConfigError`."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigError(f"{name} must be a whole number above 0, not {value!r}")
+    return value
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` if one of `known` is near `name`, else what there is to choose from."""
     import difflib

@@ -53,6 +53,13 @@ class UpdateContextResult(Record):
     memories: MemoryQueryResult
 
 
+class Recalled(Record):
+    """What a model should know: the `text` it reads, and the `contents` that the event of it shows."""
+
+    text: str
+    contents: list[MemoryContent]
+
+
 class Memory(Component):
     """A store of things worth knowing. Shared by all sessions; set `renewable = True` if each shall have its own.
 
@@ -62,17 +69,15 @@ class Memory(Component):
     component_type = "memory"
     renewable = False
 
-    async def recall(self, messages: Sequence[LLMMessage]) -> list[MemoryContent]:
+    async def recall(self, messages: Sequence[LLMMessage]) -> Recalled:
         """What a model should know when it is sent these messages."""
         scratch = UnboundedChatCompletionContext(list(messages))
         update = await self.update_context(scratch)
         given = set(map(id, messages))
-        said = "\n".join(_text_of(message) for message in scratch._messages if id(message) not in given)
+        text = "\n".join(_text_of(message) for message in scratch._messages if id(message) not in given)
         found = update.memories.results if update else []
-        if said == memory_text(found):
-            return found
-        # update_context is a subclass's own and says it in its own words: these are what the model shall read
-        return [MemoryContent(content=said.strip(), mime_type=MemoryMimeType.TEXT)] if said else []
+        told = found or [MemoryContent(content=text.strip(), mime_type=MemoryMimeType.TEXT)]
+        return Recalled(text=text, contents=told if text else [])
 
     async def update_context(self, model_context: ChatCompletionContext) -> UpdateContextResult:
         """Add what is known about the conversation in `model_context` to it, as a system message."""

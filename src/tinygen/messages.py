@@ -16,7 +16,7 @@ from datetime import datetime
 from weakref import WeakValueDictionary
 
 from .clock import new_id, now
-from .records import Record
+from .records import Record, pydantic_schema
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -169,7 +169,10 @@ class Image:
         """This picture as a Pillow image (needs Pillow)."""
         import io
 
-        from PIL import Image as pillow  # type: ignore[import-not-found,unused-ignore]
+        try:
+            from PIL import Image as pillow  # type: ignore[import-not-found,unused-ignore]
+        except ImportError as error:
+            raise ImportError("Image.image needs Pillow; install it with: pip install pillow") from error
 
         return pillow.open(io.BytesIO(self.data))
 
@@ -186,6 +189,14 @@ class Image:
         """The content part that OpenAI's chat API takes."""
         return {"type": "image_url", "image_url": {"url": self.data_uri, "detail": detail}}
 
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> dict[str, Any]:
+        return pydantic_schema(_as_image, lambda image: {"data": image.to_base64()})
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> dict[str, Any]:
+        return {"type": "object", "properties": {"data": {"type": "string", "contentEncoding": "base64"}}}
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Image) and other.data == self.data
 
@@ -194,6 +205,14 @@ class Image:
 
     def __repr__(self) -> str:
         return f"Image({self.media_type}, {len(self.data)} bytes)"
+
+
+def _as_image(value: Any) -> Image:
+    if isinstance(value, Image):
+        return value
+    if isinstance(value, dict) and isinstance(value.get("data"), str):
+        return Image.from_base64(value["data"])
+    raise ValueError("expected an Image, or {'data': base64 text}")
 
 
 def _media_type(data: bytes) -> str:

@@ -8,7 +8,7 @@ without results and results without their call; calls that never got their resul
 from __future__ import annotations
 
 from .component import Component
-from .errors import ConfigError, DecodeError, StateError
+from .errors import DecodeError, StateError, positive_int
 from .messages import AssistantMessage, FunctionExecutionResultMessage, LLMMessage, SystemMessage, UserMessage
 
 TYPE_CHECKING = False
@@ -92,7 +92,7 @@ class BufferedChatCompletionContext(ChatCompletionContext):
 
     def __init__(self, buffer_size: int, initial_messages: Sequence[LLMMessage] | None = None) -> None:
         super().__init__(initial_messages)
-        self._buffer_size = _positive("buffer_size", buffer_size)
+        self._buffer_size = positive_int("buffer_size", buffer_size)
 
     async def get_messages(self) -> list[LLMMessage]:
         return _newest(self._messages, self._buffer_size)[1]
@@ -109,8 +109,8 @@ class HeadAndTailChatCompletionContext(ChatCompletionContext):
 
     def __init__(self, head_size: int, tail_size: int, initial_messages: Sequence[LLMMessage] | None = None) -> None:
         super().__init__(initial_messages)
-        self._head_size = _positive("head_size", head_size)
-        self._tail_size = _positive("tail_size", tail_size)
+        self._head_size = positive_int("head_size", head_size)
+        self._tail_size = positive_int("tail_size", tail_size)
 
     async def get_messages(self) -> list[LLMMessage]:
         messages = self._messages
@@ -146,7 +146,7 @@ class TokenLimitedChatCompletionContext(ChatCompletionContext):
     ) -> None:
         super().__init__(initial_messages)
         self._model_client = model_client
-        self._token_limit = None if token_limit is None else _positive("token_limit", token_limit)
+        self._token_limit = None if token_limit is None else positive_int("token_limit", token_limit)
         self._tool_schema = list(tool_schema or ())
         self._counts: dict[int, tuple[LLMMessage, int]] = {}
 
@@ -213,7 +213,7 @@ def units(messages: Sequence[LLMMessage]) -> list[Unit]:
 def _answered(unit: Unit) -> bool:
     calls = [call.id for call in unit[0].content]  # type: ignore[union-attr]
     results = [result.call_id for message in unit[1:] for result in message.content]  # type: ignore[union-attr]
-    return sorted(calls) == sorted(results)
+    return bool(calls) and sorted(calls) == sorted(results)
 
 
 def _flat(parts: list[Unit]) -> list[LLMMessage]:
@@ -242,9 +242,3 @@ def _newest(messages: Sequence[LLMMessage], size: int) -> tuple[int, list[LLMMes
 def _beginning(parts: Sequence[Unit]) -> int:
     """How many units the beginning is: leading instructions and the first thing said."""
     return 1 + next((at for at, part in enumerate(parts) if not isinstance(part[0], SystemMessage)), 0)
-
-
-def _positive(name: str, value: int) -> int:
-    if value <= 0:
-        raise ConfigError(f"{name} must be greater than 0, not {value!r}")
-    return value

@@ -12,7 +12,7 @@ from weakref import WeakSet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any, ClassVar
 
     from typing_extensions import Self, dataclass_transform
@@ -114,6 +114,14 @@ class Record(_Declared):
             return NotImplemented
         return self.__dict__ == other.__dict__
 
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> dict[str, Any]:
+        return pydantic_schema(cls.model_validate, lambda record: record.dump())
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> dict[str, Any]:
+        return cls.model_json_schema()
+
     def __repr__(self) -> str:
         fields = ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in dataclasses.fields(self) if f.repr)
         return f"{self.__class__.__qualname__}({fields})"
@@ -187,3 +195,12 @@ class Record(_Declared):
         twin.__dict__.update(self.__dict__)
         twin.__dict__.update(update or {})
         return twin
+
+
+def pydantic_schema(read: Callable[[Any], Any], write: Callable[[Any], Any]) -> dict[str, Any]:
+    """What pydantic asks a class for that stands in a model of the user's; its core schemas are plain dicts."""
+    return {
+        "type": "function-plain",
+        "function": {"type": "no-info", "function": read},
+        "serialization": {"type": "function-plain", "function": write},
+    }

@@ -42,8 +42,12 @@ if TYPE_CHECKING:
     Said = BaseAgentEvent | BaseChatMessage
     Prompt = Callable[[str, CancellationToken | None], Awaitable[str]]
 
-# control characters but newline and tab, what turns the direction of writing, and halves of surrogate pairs
-_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# control characters but newline and tab, what turns the direction of writing, halves of surrogate pairs, and what
+# cannot be seen, but the joiners U+200C and U+200D that Persian and emoji are written with
+_UNSAFE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff"
+    "\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
 _BOLD, _DIM, _PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[0m"
 
 
@@ -67,6 +71,8 @@ async def Console(
 
     Raises `ConfigError` if neither `TaskResult` nor `Response` comes, and whatever the stream raises.
     """
+    if not hasattr(stream, "__aiter__"):
+        raise ConfigError(f"Console takes a stream, not {stream!r:.80}; give it what run_stream() returns")
     screen = _Screen(sys.stdout if file is None else file, output_stats, not no_inline_images)
     result: R | None = None
     with user_input_manager or nullcontext():
@@ -204,6 +210,9 @@ class _Screen:
                 self._print_rest(answer)
             return
         self._messages += 1
+        if isinstance(item, UserInputRequestedEvent) and not item.content:
+            self._end_line()
+            return  # the prompt says it
         streamed = self._completed(item)
         if streamed is not None and streamed.printed:
             self._print_rest(streamed)
@@ -284,7 +293,8 @@ class _Screen:
                     self._file.write(f"\x1b]1337;File=inline=1:{part.to_base64()}\x07\n")
 
     def _header(self, kind: str, source: str | None = None) -> None:
-        self._line("-" * 10 + f" {kind} " + ("" if source is None else f"({source}) ") + "-" * 10, _BOLD)
+        name = "" if source is None else "({}) ".format(source.replace("\n", r"\n"))
+        self._line(f"{'-' * 10} {kind} {name}{'-' * 10}", _BOLD)
 
     def _line(self, text: str, style: str = "") -> None:
         self._end_line()

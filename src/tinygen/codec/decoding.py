@@ -12,8 +12,8 @@ import functools
 import threading
 import weakref
 
-from ..errors import ConfigError, DecodeError, EncodeError, did_you_mean
-from .encoding import encode_key, kept_for, written_members
+from ..errors import ConfigError, DecodeError, did_you_mean
+from .encoding import kept_for, written_keys, written_members
 from .scalars import (
     JSON_CLASSES,
     PLAIN,
@@ -23,6 +23,7 @@ from .scalars import (
     decode_bytes,
     decode_model,
     decode_str,
+    flag_decoder,
     int_from_key,
     limited,
     text_decoder,
@@ -51,7 +52,7 @@ from .shapes import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any, Literal
 
     from .scalars import Converter
@@ -136,7 +137,7 @@ class _Builder:
 
     def _enum(self, spec: Spec) -> Converter:
         if issubclass(spec.tp, enum.Flag):
-            return checked(int, "an integer", lambda data: spec.tp(data))
+            return flag_decoder(spec.tp)
         return choice(written_members(spec))
 
     def _image(self, spec: Spec) -> Converter:
@@ -225,7 +226,7 @@ class _Builder:
         if spec.kind == "int":
             return checked(str, "a key that is an integer", int_from_key)
         if spec.kind in ("enum", "literal"):
-            return choice(list(_written_keys(value for _, value in written_members(spec))))
+            return choice(written_keys(spec))
         return self._text(spec) if spec.kind == "text" else decode_str
 
     def _object(self, spec: Spec) -> Converter:
@@ -294,14 +295,6 @@ class _Builder:
 
 
 # --- arrays and objects
-
-
-def _written_keys(values: Iterable[Any]) -> Iterator[tuple[str, Any]]:
-    for value in values:
-        try:
-            yield encode_key(value), value
-        except EncodeError:  # such a member is never a key
-            continue
 
 
 def _array(data: Any) -> Any:

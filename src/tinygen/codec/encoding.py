@@ -28,7 +28,7 @@ def encode(value: Any) -> Any:
     """`value` as JSON data: dicts with string keys, lists, strings, numbers, booleans, None.
 
     Containers are copied. Records end with their `type` where AutoGen's do. Raises `EncodeError` for what JSON cannot
-    carry, for NaN and infinities, and for a value that contains itself.
+    carry, for NaN and infinities, for a value that contains itself and for one that raises when it is read.
     """
     if value.__class__ in _ATOMS:
         return value
@@ -38,6 +38,8 @@ def encode(value: Any) -> Any:
         raise EncodeError("$" + error.path, error.problem) from error.__cause__
     except RecursionError:
         raise EncodeError("$", "nested too deep, or a value contains itself") from None
+    except Exception as error:  # the code of a user's class, which the one who wrote the value learns of
+        raise EncodeError("$", f"a value in it cannot be read: {error!r:.200}") from error
 
 
 _ATOMS = frozenset({str, int, bool, type(None)})
@@ -141,7 +143,7 @@ def _encode_enum(value: enum.Enum) -> Any:
 def _encode_model(value: Any) -> Any:
     try:
         data = value.model_dump(mode="json", by_alias=True)  # by the names that its own model_validate takes
-    except ValueError as error:
+    except Exception as error:  # serializers are the user's code; this says whose
         raise EncodeError("", f"{_a(value)} cannot be written as JSON: {error}") from error
     return _encoders[data.__class__](data)
 
@@ -200,6 +202,11 @@ def written_members(spec: Spec) -> list[tuple[Any, Any]]:
         return [(encode(value), value) for value in values]
     except EncodeError as error:
         raise ConfigError(f"{name_of(spec)} cannot be carried in JSON: {error.problem}") from error
+
+
+def written_keys(spec: Spec) -> list[tuple[str, Any]]:
+    """Each value of a Literal or an Enum that can be a key, with its text before it."""
+    return [(encode_key(value), value) for data, value in written_members(spec) if data.__class__ in (str, int)]
 
 
 def _dataclass_encoder(cls: type) -> Encoder:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import collections.abc as abc
 import enum
+import functools
 import inspect
 import operator
 import re
 
 from ..errors import DecodeError, EncodeError, did_you_mean
-from .encoding import encode, written_members
+from .encoding import encode, written_keys, written_members
 from .scalars import is_multiple
 from .shapes import (
     MISSING,
@@ -121,7 +122,11 @@ class _Writer:
         return _choice([data for data, _ in written_members(spec)])
 
     def _enum(self, spec: Spec) -> dict[str, Any]:
-        return {"type": "integer"} if issubclass(spec.tp, enum.Flag) else self._literal(spec)
+        if not issubclass(spec.tp, enum.Flag):
+            return self._literal(spec)
+        most = functools.reduce(operator.or_, (flag.value for flag in spec.tp.__members__.values()), 0)
+        bounds = {} if issubclass(spec.tp, enum.IntFlag) else {"minimum": 0, "maximum": most}
+        return {"type": "integer", **bounds}
 
     def _list(self, spec: Spec) -> dict[str, Any]:
         return {"type": "array", "items": self.write(spec.args[0])}
@@ -143,7 +148,9 @@ class _Writer:
         if value.kind != "any":
             made["additionalProperties"] = self.write(value)
         if key.kind == "int":
-            made["propertyNames"] = {"pattern": "^-?[0-9]+$"}
+            made["propertyNames"] = {"pattern": "^(0|-?[1-9][0-9]*)$"}
+        elif key.kind in ("enum", "literal"):
+            made["propertyNames"] = {"enum": [text for text, _ in written_keys(key)]}
         return made
 
     def _union(self, spec: Spec) -> dict[str, Any]:
@@ -405,7 +412,8 @@ class _Checker:
             if name in known or any(_found(pattern, name) for pattern in patterns or ()):
                 continue
             if schema is False:
-                raise DecodeError("", f"unexpected key {name[:80]!r}{did_you_mean(name[:80], known)}")
+                shown = str(name)[:80]  # what does not come from JSON text may have other keys than text
+                raise DecodeError("", f"unexpected key {shown!r}{did_you_mean(shown, known)}")
             self.below(schema, data[name], name)
 
     def property_names(self, schema: Any, data: Any, _: Any) -> None:

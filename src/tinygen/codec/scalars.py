@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import enum
 import json
 import operator
 import re
@@ -42,7 +43,9 @@ def decode_int(data: Any) -> Any:
 
 def decode_float(data: Any) -> Any:
     if data.__class__ is float:
-        return data
+        if data - data == 0:
+            return data
+        raise expected("a finite number", data)
     if data.__class__ is int:
         try:
             if (number := float(data)) == data:
@@ -80,7 +83,7 @@ SIMPLE: dict[str, Converter] = {
     "str": decode_str,
     "duration": decode_duration,
 }
-PLAIN: dict[str, type] = {"none": type(None), "bool": bool, "int": int, "float": float, "str": str}
+PLAIN: dict[str, type] = {"none": type(None), "bool": bool, "int": int, "str": str}  # not float, for NaN is one
 
 
 def checked(kind: type, words: str, make: Converter) -> Converter:
@@ -187,6 +190,19 @@ def choice(pairs: list[tuple[Any, Any]]) -> Converter:
         if value is MISSING:
             raise expected(words, data)
         return value
+
+    return convert
+
+
+def flag_decoder(cls: type[enum.Flag]) -> Converter:
+    def convert(data: Any) -> enum.Flag:
+        number = decode_int(data)
+        try:
+            if number >= 0 or issubclass(cls, enum.IntFlag):
+                return cls(number)
+        except ValueError:
+            pass
+        raise expected(f"a sum of the flags of {cls.__name__}", data)
 
     return convert
 

@@ -141,8 +141,8 @@ class BaseTool(Component, Generic[ArgsT, ReturnT]):
         return await bounded(call, self.name, self.timeout, cancellation_token)
 
     def return_value_as_string(self, value: Any) -> str:
-        """What the model reads of a return value: text as it is, anything else as JSON."""
-        return value if isinstance(value, str) else codec.dumps(value)
+        """What the model reads of a return value: text as it is, "None" for None, anything else as JSON."""
+        return value if isinstance(value, str) else "None" if value is None else codec.dumps(value)
 
     async def save_state_json(self) -> Mapping[str, Any]:
         """Its state as JSON data."""

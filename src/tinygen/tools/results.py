@@ -40,7 +40,8 @@ class ToolResult(Record):
     def to_text(self, replace_image: str | None = None) -> str:
         """The result as text; a picture is given as `replace_image`, or as "[Image]"."""
         placeholder = "[Image]" if replace_image is None else replace_image
-        return "\n".join(part.content if isinstance(part, TextResultContent) else placeholder for part in self.result)
+        texts = (part.content if isinstance(part, TextResultContent) else placeholder for part in self.result)
+        return _clean("\n".join(texts))
 
     @classmethod
     def error(cls, name: str, error: BaseException | str) -> ToolResult:
@@ -56,7 +57,7 @@ def error_text(error: BaseException) -> str:
         return "\n".join(map(error_text, inner))
     name = type(error).__name__
     try:
-        text = str(error)
+        text = _clean(str(error))
     except Exception:  # a __str__ that fails itself: the type must do
         return name
     if isinstance(error, DecodeError):
@@ -84,6 +85,12 @@ def shortened(text: str, length: int) -> str:
 
 def cut(text: str, length: int) -> str:
     """`text`, or its beginning and a note of how much is left out if it is longer than `length`."""
+    text = _clean(text)
     if len(text) <= length:
         return text
     return f"{text[:length]}\n[cut: {len(text) - length} of {len(text)} characters left out]"
+
+
+def _clean(text: str) -> str:
+    """`text` with "?" for halves of surrogate pairs, which no state and no request can carry."""
+    return text.encode("utf-8", "replace").decode()
