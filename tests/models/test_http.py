@@ -790,3 +790,139 @@ async def test_random_bytes_are_an_answer_or_an_error_of_ours(data: bytes, strea
     ):
         with pytest.raises(ModelError):
             await (said_by(model.create_stream(QUESTION)) if stream else model.create(QUESTION))
+
+
+# --- what a hostile or careless server does
+
+
+def raw(body: bytes, *headers: str, status: str = "200 OK") -> bytes:
+    head = "".join(f"{line}\r\n" for line in (*headers, f"content-length: {len(body)}"))
+    return f"HTTP/1.1 {status}\r\n{head}\r\n".encode() + body
+
+
+async def test_an_answer_that_nobody_asked_for_is_not_given_to_the_next_request() -> None:
+    surplus = Reply(body=raw(OK.body) + raw(OK.body.replace(b"hi", b"INJECTED")), raw=True)
+    async with Loopback([surplus, OK]) as server, client(server.url) as model:
+        said = [(await model.create(QUESTION)).content for _ in range(2)]
+
+    assert said == ["hi", "hi"]
+    assert server.connections == 2
+
+
+async def test_an_answer_is_heard_while_the_request_is_stuck() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(raw(b"too large", status="413 No"))
+        await over.wait()
+        writer.close()
+
+    over = asyncio.Event()
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=2**16)
+    port = server.sockets[0].getsockname()[1]
+    async with client(f"http://127.0.0.1:{port}/v1", timeout=10) as model:
+        with pytest.raises(RequestError, match="too large"):
+            await model.create([UserMessage(content="x" * 20_000_000, source="user")])
+        over.set()
+    server.close()
+
+
+async def failure_of(reply: Reply, **options: Any) -> ModelError:
+    async with Loopback([reply]) as server, client(options.pop("url", "{}").format(server.url), **options) as model:
+        with pytest.raises(ModelError) as failed:
+            _ = [item async for item in model.create_stream(QUESTION)]
+    return failed.value
+
+
+@pytest.mark.parametrize("length", [180, 190, 1490, 1495, 1990])
+@pytest.mark.parametrize("status", [200, 401])
+async def test_no_part_of_the_key_is_left_where_a_text_is_cut(length: int, status: int) -> None:
+    text = "x" * length + SECRET
+    for reply in (Reply(status, body=text.encode()), sse_reply(f"data: {text}\n\n"), json_reply({"error": text})):
+        shown = str(await failure_of(reply))
+
+        assert SECRET[:6] not in shown and len(shown) < 2100
+
+
+@pytest.mark.parametrize("key", ["abcd", "abc12"])
+async def test_a_short_key_is_not_shown_either(key: str) -> None:
+    assert key not in str(await failure_of(Reply(401, body=f"bad key {key}".encode()), api_key=key))
+
+
+async def test_what_is_secret_in_the_address_is_not_shown() -> None:
+    error = await failure_of(json_reply({"error": "no hunter2 or s3cr3t"}, 404), url="{}?key=s3cr3t")
+    assert "s3cr3t" not in str(error)
+
+    request = Request("http://me:hunter2@h/v1?key=s3cr3t&api-version=2024-06-01", {}, b"")
+    assert request.secrets() == ["hunter2", "s3cr3t"]
+
+
+async def test_half_surrogate_pairs_do_not_get_into_errors() -> None:
+    data = {"error": {"message": "\ud800 bad", "code": "\udfff"}}
+    for reply in (json_reply(data, 400), sse_reply(data), json_reply(data)):
+        assert " bad" in str(await failure_of(reply)).encode().decode()
+
+
+async def test_an_endless_error_is_cut_to_a_readable_length() -> None:
+    assert len(str(await failure_of(sse_reply({"error": {"message": "x" * 3_000_000}})))) < 2100
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        [{"error": {"type": "insufficient_quota", "message": "q"}}],
+        {"error": {"type": "insufficient_quota", "code": "billing", "message": "q"}},
+        {"error": {"status": "insufficient_quota", "code": 429, "message": "q"}},
+    ],
+)
+async def test_a_quota_that_is_used_up_is_recognised_wherever_it_is_said(data: Any) -> None:
+    async with Loopback([json_reply(data, 429)]) as server, client(server.url, max_retries=2) as model:
+        with pytest.raises(RateLimitError, match=r"quota of this account.*: q"):
+            await model.create(QUESTION)
+
+    assert len(server.requests) == 1
+
+
+RAW = zlib.compressobj(wbits=-15)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "data"),
+    [
+        ("gzip, identity", gzip.compress(OK.body)),
+        ("", OK.body),
+        ("identity,", OK.body),
+        ("deflate", RAW.compress(OK.body) + RAW.flush()),
+    ],
+)
+async def test_every_common_way_to_name_an_encoding_is_understood(encoding: str, data: bytes) -> None:
+    reply = Reply(headers={**OK.headers, "content-encoding": encoding}, body=data)
+    async with Loopback([reply]) as server, client(server.url) as model:
+        assert (await model.create(QUESTION)).content == "hi"
+
+
+@pytest.mark.parametrize("missing", [4, 12])
+async def test_an_encoded_answer_that_breaks_off_is_an_error(missing: int) -> None:
+    reply = Reply(headers={**OK.headers, "content-encoding": "gzip"}, body=gzip.compress(OK.body)[:-missing])
+
+    assert (await failure_of(reply)).category == "connection"
+
+
+@pytest.mark.parametrize("status", [300, 304])
+async def test_a_status_without_an_address_is_no_redirect(status: int) -> None:
+    assert "redirect" not in str(await failure_of(Reply(body=raw(b"", status=f"{status} X"), raw=True)))
+
+
+async def test_a_wait_that_no_server_writes_so_is_not_read() -> None:
+    waits = Waits()
+    async with Loopback([Reply(429, {"retry-after": "1_0"}), OK]) as server:
+        async with client(server.url, max_retries=1, _waiting=waits) as model:
+            await model.create(QUESTION)
+
+    assert waits.slept[0] < 1
+
+
+def test_empty_lines_of_data_count_too() -> None:
+    for line in (b"data:\n", b"data\n"):
+        decoder = EventDecoder(limit=100)
+        with pytest.raises(ResponseTooLarge):
+            decoder.feed(line * 200)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
 from itertools import pairwise
 from typing import Any, TypedDict
 
@@ -24,6 +24,7 @@ from tinygen.messages import (
     FunctionExecutionResultMessage,
     Image,
     SystemMessage,
+    TopLogprob,
     UserMessage,
 )
 from tinygen.models.families import known_info
@@ -36,7 +37,7 @@ from tinygen.models.openai import (
     encode_message,
     response_format,
 )
-from tinygen.models.wire import MessageTexts, one_system_message
+from tinygen.models.wire import MessageTexts, one_system_message, strict_schema
 
 KEY = "sk-0123456789"
 LOCAL = "http://localhost:8000/v1"
@@ -672,3 +673,179 @@ def test_azure_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
         AzureOpenAIChatCompletionClient(model="m")
     with pytest.raises(AuthenticationError, match="AZURE_OPENAI_API_KEY"):
         AzureOpenAIChatCompletionClient(model="m", azure_endpoint="https://x.openai.azure.com")
+
+
+# --- what strangers send, and what callers give
+
+
+@pytest.mark.parametrize("count", [2**53 + 1, 10**4000, -1, True, 1.5, float("inf"), "3", None])
+def test_a_count_of_tokens_that_cannot_be_one_is_zero(count: Any) -> None:
+    assert result_of({**body({"content": "x"}), "usage": {"prompt_tokens": count}}).usage.prompt_tokens == 0
+
+
+@pytest.mark.parametrize("value", [True, float("inf"), 10**400, "-1", None])
+def test_a_logprob_that_is_no_finite_number_is_left_out(value: Any) -> None:
+    top = [{"token": "h", "logprob": value}, {"token": "h", "logprob": -1, "bytes": [256]}]
+    tokens = [{"token": "h", "logprob": value}, {"token": "i", "logprob": -0.5, "bytes": "x", "top_logprobs": top}]
+
+    (token,) = result_of(body({"content": "hi"}, logprobs={"content": tokens})).logprobs or []
+
+    assert (token.token, token.bytes, token.top_logprobs) == ("i", None, [TopLogprob(-1, None)])
+
+
+def test_calls_that_share_an_index_are_told_apart() -> None:
+    def calls(*fragments: tuple[str, str]) -> list[tuple[str, str]]:
+        deltas = [{"tool_calls": [{"index": 0, "function": {"name": n, "arguments": a}}]} for n, a in fragments]
+        content = streamed(*deltas, finish="tool_calls")[1].content
+        return [(call.name, call.arguments) for call in content if isinstance(call, FunctionCall)]
+
+    assert calls(("a", "{}"), ("b", "{}")) == [("a", "{}"), ("b", "{}")]
+    assert calls(("a", '{"x":1}'), ("a", '{"x":2}')) == [("a", '{"x":1}'), ("a", '{"x":2}')]
+    assert calls(("a", '{"x"'), ("a", ":1}"), ("a", "")) == [("a", '{"x":1}')]
+    assert calls(("get_", ""), ("weather", "{}")) == [("get_weather", "{}")]
+
+
+@pytest.mark.parametrize("index", ["0", 0.0, True, []])
+def test_an_index_that_is_no_whole_number_breaks_the_protocol(index: Any) -> None:
+    choice = {"index": index, "message": {"content": "x"}, "delta": {"content": "x"}, "finish_reason": "stop"}
+
+    for decode in (decode_response, lambda data: ChatDecoder().feed("", json.dumps(data))):
+        with pytest.raises(ProtocolError, match="index"):
+            decode({"choices": [choice]})
+
+
+def test_an_answer_without_the_first_choice_is_none() -> None:
+    with pytest.raises(ProtocolError, match="index 0"):
+        decode_response({"choices": [{"index": 1, "message": {"content": "x"}, "finish_reason": "stop"}]})
+
+
+def test_text_that_was_held_back_is_part_of_what_came() -> None:
+    decoder = ChatDecoder()
+    decoder.feed("", json.dumps({"choices": [{"delta": {"content": "<thi"}}]}))
+
+    assert (decoder.text, decoder.partial) == ("", "<thi")
+
+
+def test_a_refusal_among_text_stays_in_its_place() -> None:
+    texts, result = streamed({"refusal": "a\ud83d"}, {"refusal": "\ude00"}, {"content": "b"}, {"refusal": "c"})
+
+    assert "".join(texts) == result.content == "a😀bc"
+
+
+def test_an_end_mark_with_spaces_is_one_and_foreign_events_are_skipped() -> None:
+    decoder = ChatDecoder()
+    assert decoder.feed("ping", "ping") == ""
+    decoder.feed("", '{"choices": [], "usage": {"prompt_tokens": 3}}')
+    decoder.feed("", "  [DONE]  ")
+
+    assert decoder.done and decoder.complete
+    with pytest.raises(ProtocolError):
+        ChatDecoder().feed("message", "ping")
+
+
+@dataclass
+class Shelf:
+    default: int
+    properties: str = ""
+
+
+@pytest.mark.parametrize("kind", [set[int], tuple[int, str], bytes, list, Any, dict[str, int]])
+def test_what_strict_mode_does_not_know_is_sent_without_it(kind: Any) -> None:
+    fields = make_dataclass("Fields", [("field", kind)])
+
+    assert response_format(fields)["json_schema"]["strict"] is False
+
+
+def test_a_schema_that_is_no_object_is_asked_for_as_any_json() -> None:
+    assert response_format(list[int]) == {"type": "json_object"}  # type: ignore[arg-type]
+
+
+def test_fields_with_the_names_of_keywords_are_kept() -> None:
+    form = response_format(Shelf)["json_schema"]
+
+    assert form["strict"] and list(form["schema"]["properties"]) == form["schema"]["required"] == [
+        "default",
+        "properties",
+    ]
+
+
+def test_a_deeply_nested_schema_is_closed_in_no_time() -> None:
+    schema: dict[str, Any] = {"type": "integer", "default": 1}
+    for _ in range(60):
+        schema = {"type": "object", "properties": {"default": schema}}
+
+    strict, closed = strict_schema(schema)
+
+    assert closed and json.dumps(strict).count('"required": ["default"]') == 60
+
+
+async def test_a_strict_tool_is_closed_or_sent_without_strictness() -> None:
+    point = {"type": "object", "properties": {"x": {"type": "integer", "default": 0}}}
+    parameters = [{"type": "object", "properties": {"p": each}} for each in (point, {})]
+    tools: Any = [{"name": f"t{i}", "parameters": each, "strict": True} for i, each in enumerate(parameters)]
+
+    first, second = [tool["function"] for tool in (await sent_by(tools=tools))["tools"]]
+
+    inner = {**point, "properties": {"x": {"type": "integer"}}, "required": ["x"], "additionalProperties": False}
+    assert first["strict"] and first["parameters"]["properties"]["p"] == inner
+    assert (second["strict"], second["parameters"]) == (False, parameters[1])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"max_retries": value} for value in ("2", None, -1, 1.5, True)),
+        *({"max_retry_wait": value} for value in ("x", None, -1, float("nan"))),
+        *({name: value} for name in ("timeout", "read_timeout", "connect_timeout") for value in (0, -1, "5", True)),
+        *({"default_headers": value} for value in ({"x": 5}, {"x": "é"}, {"x": "a\nb"}, {"x y": "a"}, [("a", "b")])),
+        *({"default_headers": {name: "5"}} for name in ("Content-Length", "transfer-encoding")),
+        *({"base_url": f"http://{rest}/v1"} for rest in ("h:99999", "[::1", "a b", "h:abc", "e%zz", "h\n", "")),
+        *({name: 5} for name in ("base_url", "model", "api_key", "model_info")),
+        {"model": ""},
+    ],
+)
+def test_an_argument_that_cannot_work_is_refused_at_once(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        client(**options)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        {"tools": [5]},
+        {"tools": [{}]},
+        {"tools": 5},
+        {"tool_choice": 5},
+        {"tool_choice": {"x": 1}},
+        {"extra_create_args": 5},
+        {"extra_create_args": {"temperature": float("nan")}},
+        {"messages": None},
+        {"messages": [5]},
+        *({"messages": [UserMessage(content=content, source="u")]} for content in (5, None, [b"x"])),  # type: ignore[arg-type]
+        {"messages": [UserMessage(content="x", source=None)]},  # type: ignore[arg-type]
+        {"messages": [SystemMessage(content=5)]},  # type: ignore[arg-type]
+    ],
+)
+async def test_a_call_that_makes_no_sense_is_refused_before_it_is_sent(call: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        await client().create(**{"messages": QUESTION, **call})
+
+
+async def test_an_argument_that_is_nested_too_deeply_is_refused() -> None:
+    deep: list[Any] = []
+    for _ in range(200_000):
+        deep = [deep]
+    with pytest.raises(ConfigError):
+        await client().create(QUESTION, extra_create_args={"a": deep})
+
+
+def test_the_scheme_of_an_address_may_be_in_capitals_and_a_query_stays_at_its_end() -> None:
+    assert client(base_url="HTTP://localhost:1/v1/?a=b")._url == "HTTP://localhost:1/v1/chat/completions?a=b"
+
+
+def test_an_address_of_azure_that_is_none_is_refused() -> None:
+    for endpoint in (5, "https://u:secret@a:0", "ftp://a"):
+        with pytest.raises(ConfigError) as failed:
+            AzureOpenAIChatCompletionClient(model="m", azure_endpoint=endpoint, api_key=KEY)  # type: ignore[arg-type]
+
+        assert "secret" not in str(failed.value)

@@ -273,7 +273,7 @@ def _request(messages: Sequence[LLMMessage], arguments: dict[str, Any]) -> dict[
         if isinstance(value, type):
             request[key] = value.__name__
     if not isinstance(choice := request.get("tool_choice", ""), str):
-        request["tool_choice"] = choice.name
+        request["tool_choice"] = schema_of(choice)["name"]
     if "tools" in request:
         request["tools"] = [schema_of(tool) for tool in request["tools"]]
     return request
@@ -326,8 +326,11 @@ def permissive(family: str) -> ModelInfo:
 
 
 def schema_of(tool: HasSchema | ToolSchema) -> ToolSchema:
-    """The schema of a tool given as an object or as its schema."""
-    return tool if isinstance(tool, dict) else tool.schema
+    """The schema of a tool given as an object or as its schema. Raises `ConfigError` for what is neither."""
+    schema = tool if isinstance(tool, dict) else getattr(tool, "schema", None)
+    if not isinstance(schema, dict) or not isinstance(schema.get("name"), str):
+        raise ConfigError(f"expected a tool, or the schema of one with its name, not {tool!r:.200}")
+    return schema  # type: ignore[return-value]
 
 
 def estimate_tokens(messages: Sequence[LLMMessage], tools: Sequence[HasSchema | ToolSchema] = ()) -> int:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import threading
+from collections.abc import Mapping
 
 from ..clock import REAL, source
 from ..errors import (
@@ -29,11 +31,11 @@ from . import ObservedClient
 from .http import BODY_LIMIT, Again, Cut, Pool, cause, failure, send_through
 from .lines import Guard
 from .sse import EventDecoder
-from .wire import checked_ask, complaint, parse, start_of
+from .wire import QUOTA, checked_ask, complaint, parse, presentable, shown, start_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
     from datetime import datetime
     from typing import Any, NoReturn
 
@@ -204,7 +206,7 @@ class _Exchange:
         may = response.headers.get("x-should-retry")
         status: int = response.status_code
         again = may == "true" if may in ("true", "false") else status in (408, 409, 429) or status >= 500
-        if again and said.code != "insufficient_quota":
+        if again and said.code != QUOTA:
             raise Again(error, wait)
         raise error
 
@@ -262,7 +264,7 @@ def _worded(error: ModelError, addition: str) -> ModelError:
 
 def _positive(text: str, unit: float) -> float | None:
     try:
-        value = float(text) * unit
+        value = float(text.replace("_", "?")) * unit  # Python reads 1_0 as a number, no server does
     except ValueError:
         return None
     return max(0.0, value) if math.isfinite(value) else None
@@ -335,15 +337,25 @@ class HTTPChatCompletionClient(ObservedClient):
         self._model = model
         self._info = model_info
         timeout = 600.0 if timeout is None else timeout
-        for name, seconds in (("timeout", timeout), ("connect_timeout", connect_timeout)):
-            if not isinstance(seconds, (int, float)) or not seconds > 0:
+        if not isinstance(model, str) or not model:
+            raise ConfigError(f"model must be the name of a model, not {model!r}")
+        for name, seconds in (
+            ("timeout", timeout),
+            ("connect_timeout", connect_timeout),
+            ("read_timeout", timeout if read_timeout is None else read_timeout),
+        ):
+            if not _is_number(seconds) or not seconds > 0:
                 raise ConfigError(f"{name} must be a number of seconds above 0, not {seconds!r}")
+        if not _is_number(max_retry_wait) or not max_retry_wait >= 0:
+            raise ConfigError(f"max_retry_wait must be a number of seconds, not {max_retry_wait!r}")
+        if not isinstance(max_retries, int) or isinstance(max_retries, bool) or max_retries < 0:
+            raise ConfigError(f"max_retries must be a count, 0 or more, not {max_retries!r}")
         self._timeout = timeout
         read = timeout if read_timeout is None else min(read_timeout, timeout)
         self._timeouts = (min(connect_timeout, timeout), read)
         self._max_retries = max_retries
         self._max_retry_wait = max_retry_wait
-        self._default_headers = {name.lower(): value for name, value in (default_headers or {}).items()}
+        self._default_headers = checked_headers(default_headers or {})
         self._http_client = http_client
         self._waiting = _waiting or Waiting
         self._pools: dict[asyncio.AbstractEventLoop, Pool] = {}
@@ -368,10 +380,7 @@ class HTTPChatCompletionClient(ObservedClient):
 
     def _complaint(self, body: str) -> Complaint:
         """What the body of an error says."""
-        try:
-            return complaint(parse(body, "the error"))
-        except ProtocolError:
-            return complaint(body[:1000])
+        return complaint(body)
 
     # what callers use
 
@@ -427,7 +436,7 @@ class HTTPChatCompletionClient(ObservedClient):
                 await exchange.start()
                 if _is_json(exchange.response):  # a server that does not stream
                     answer = self._decode(parse(await exchange.body(), "the answer"))
-                    if text := answer.text + answer.refusal:
+                    if text := answer.text:
                         yield text
                     break
                 while piece := await _next(exchange, decoder):
@@ -445,16 +454,16 @@ class HTTPChatCompletionClient(ObservedClient):
                 break
             except Again as again:
                 await exchange.end()
+                again.error.partial = decoder.partial
                 if decoder.text:
-                    again.error.partial = decoder.text
                     raise again.error from again.error.__cause__
                 await exchange.pause(again)
             except ModelError as error:
-                error.partial = decoder.text
+                error.partial = decoder.partial
                 self._finish(error, request, exchange.response)
                 raise
             except asyncio.CancelledError as error:
-                error.partial = decoder.text  # type: ignore[attr-defined]
+                error.partial = decoder.partial  # type: ignore[attr-defined]
                 raise
             finally:
                 await exchange.end()
@@ -514,9 +523,9 @@ class HTTPChatCompletionClient(ObservedClient):
         if status in (401, 403):
             return AuthenticationError(f"{self.provider} does not accept the API key {words}. {self.key_help}")
         if status == 404:
-            where = f"the model {self._model!r}, or the address {self._url!r},"
+            where = f"the model {self._model!r}, or the address {shown(self._url)!r},"
             return RequestError(f"{self.provider} does not know {where} {words}. Check model and base_url.")
-        if said.code == "insufficient_quota":
+        if said.code == QUOTA:
             return RateLimitError(
                 f"the quota of this account at {self.provider} is used up {words}. Check its billing."
             )
@@ -524,10 +533,12 @@ class HTTPChatCompletionClient(ObservedClient):
             return RateLimitError(f"{self.provider} takes no more requests for now {words}.")
         if status >= 500:
             return ServerError(f"{self.provider} failed {words}.")
+        if status < 400 and not location:
+            return RequestError(f"{self.provider} answers with a status that holds no answer {words}.")
         if status < 400:
             return RequestError(
-                f"{self.provider} answers with a redirect to {location!r} {words}. Redirects are not followed, since "
-                f"they would carry the API key elsewhere; set base_url to the final address."
+                f"{self.provider} answers with a redirect to {shown(location)!r} {words}. Redirects are not followed, "
+                f"since they would carry the API key elsewhere; set base_url to the final address."
             )
         help = (
             " Send fewer or shorter messages, for example through a TokenLimitedChatCompletionContext."
@@ -543,10 +554,25 @@ class HTTPChatCompletionClient(ObservedClient):
             names = ("x-request-id", "request-id", "apim-request-id", "x-ms-request-id", "cf-ray")
             error.status = error.status or response.status_code
             error.request_id = next((response.headers[name] for name in names if response.headers.get(name)), None)
-        text = str(error)
-        for secret in request.secrets():
-            text = text.replace(secret, "***")
-        error.args = (text,)
+        error.args = (presentable(str(error), request.secrets()),)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Headers to send, their names in lower case. Raises `ConfigError` for what no request can carry."""
+    if not isinstance(headers, Mapping):
+        raise ConfigError(f"default_headers must be a mapping of names to texts, not a {type(headers).__name__}")
+    for name, value in headers.items():
+        if not isinstance(name, str) or not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+            raise ConfigError(f"{name!r} cannot be the name of a header")
+        if name.lower() in ("content-length", "transfer-encoding"):
+            raise ConfigError(f"the header {name!r} is set by the client itself")
+        if not isinstance(value, str) or not (value.isascii() and value.isprintable() and value == value.strip()):
+            raise ConfigError(f"the value of the header {name!r} must be a line of ASCII text")
+    return {name.lower(): value for name, value in headers.items()}
 
 
 def _is_json(response: Any) -> bool:

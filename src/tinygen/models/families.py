@@ -57,6 +57,8 @@ def known_info(model: str) -> ModelInfo:
 
 def checked_info(info: Mapping[str, Any]) -> ModelInfo:
     """A `ModelInfo` given by hand. Raises `ConfigError` for one that says too little."""
+    if not isinstance(info, dict):
+        raise ConfigError(f"model_info must be a dict, not {info!r}")
     missing = [key for key in ("vision", "function_calling", "json_output", "family") if key not in info]
     if missing:
         raise ConfigError(f"model_info lacks {', '.join(map(repr, missing))}")
@@ -70,5 +72,7 @@ def window(model: str) -> int:
 
 
 def _row(model: str) -> tuple[str, str, int, tuple[str, ...]]:
+    if not isinstance(model, str) or not model:
+        raise ConfigError(f"model must be the name of a model, not {model!r}")
     name = model.rsplit("/", 1)[-1].lower()  # routers put the maker's name before it
     return next((row for row in _MODELS if name.startswith(row[0])), ("", "unknown", _WINDOW, ()))

@@ -194,7 +194,8 @@ class Lines:
     def _give(self, address: _Address, connection: Any, line: Line, guard: Guard) -> None:
         """Take a connection back."""
         guard.line = None
-        if self._closed or not connection.is_idle() or not line.alive:
+        unasked = connection._h11_state.trailing_data[0]  # would be taken for the next request's answer
+        if self._closed or unasked or not connection.is_idle() or not line.alive:
             self._drop(line)
             return
         self._busy.discard(line)
@@ -249,9 +250,10 @@ class Reply:
 
     def aiter_bytes(self) -> Any:
         """The body, decoded if it is encoded although that was not asked for."""
-        encoding = self.headers.get("content-encoding", "identity").lower()
+        names = [name.strip() for name in self.headers.get("content-encoding", "").lower().split(",")]
+        encoding = ", ".join(name for name in names if name not in ("", "identity"))
         pieces = aiter(self._stream)
-        return pieces if encoding == "identity" else _decoded(pieces, encoding)
+        return _decoded(pieces, encoding) if encoding else pieces
 
     async def aclose(self) -> None:
         try:
@@ -263,13 +265,18 @@ class Reply:
 async def _decoded(pieces: Any, encoding: str) -> AsyncGenerator[bytes, None]:
     if encoding not in ("gzip", "x-gzip", "deflate"):
         raise ProtocolError(f"the answer is encoded as {encoding!r}, which was not asked for")
-    decoder = zlib.decompressobj(zlib.MAX_WBITS | 32)
+    decoder: Any = None
     try:
         async for piece in pieces:
+            if decoder is None:  # some send deflate without the header it should have, which begins so
+                raw = encoding == "deflate" and piece[:1] and piece[0] & 15 != 8
+                decoder = zlib.decompressobj(-zlib.MAX_WBITS if raw else zlib.MAX_WBITS | 32)
             if data := decoder.decompress(piece, BODY_LIMIT + 1):
                 yield data
     except zlib.error as error:
         raise ProtocolError(f"the answer is not encoded as its content-encoding header says: {error}") from None
+    if decoder is None or not decoder.eof:
+        raise Cut(ConnectionFailed("the answer breaks off inside its content-encoding"))
 
 
 def _proxied(url: str) -> bool:

@@ -49,8 +49,8 @@ class Line(asyncio.Protocol):
 
     @property
     def alive(self) -> bool:
-        """Whether a request can be sent: the server has not hung up, and nothing came unasked."""
-        return not (self._ended or self._buffer or self._broken)
+        """Whether a request can be sent: all was sent, the server has not hung up, and nothing came unasked."""
+        return not (self._ended or self._buffer or self._broken or self._full)
 
     def abort(self, reason: BaseException | None = None) -> None:
         """Close at once; whoever reads gets `reason`."""
@@ -118,7 +118,7 @@ class Line(asyncio.Protocol):
         data, self._outgoing = b"".join(self._outgoing), []
         if not self._ended and not self._broken:
             self._transport.write(data)
-            while self._full and not self._ended and not self._broken:
+            while self._full and not (self._ended or self._broken or self._buffer):  # it may answer early
                 await self._wait(timeout)
 
     async def aclose(self) -> None:

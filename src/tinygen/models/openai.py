@@ -17,12 +17,13 @@ from ..messages import (
     ChatCompletionTokenLogprob,
     FunctionCall,
     FunctionExecutionResultMessage,
+    Image,
     SystemMessage,
     TopLogprob,
     UserMessage,
 )
 from . import COMPATIBLE
-from .base import HEADERS, HTTPChatCompletionClient
+from .base import HEADERS, HTTPChatCompletionClient, checked_headers
 from .families import checked_info, known_info, window
 from .wire import (
     Answer,
@@ -35,6 +36,7 @@ from .wire import (
     parse,
     raise_error_in,
     short,
+    shown,
     strict_schema,
     written,
 )
@@ -67,7 +69,7 @@ _ROUTES = (
     ("Llama-", "https://api.llama.com/compat/v1", "LLAMA_API_KEY"),
 )
 
-_dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
 # --- requests
@@ -83,10 +85,10 @@ def encode_message(message: LLMMessage, names: bool = True, prefixes: bool = Fal
     if isinstance(message, FunctionExecutionResultMessage):
         return ",".join(
             _dumps({"role": "tool", "content": result.content, "tool_call_id": result.call_id})
-            for result in message.content
+            for result in _checked(message.content, list, message)
         )
     if isinstance(message, SystemMessage):
-        return _dumps({"role": "system", "content": message.content})
+        return _dumps({"role": "system", "content": _checked(message.content, str, message)})
     data: dict[str, Any]
     if isinstance(message, UserMessage):
         data = {"role": "user", "content": _user_content(message, prefixes)}
@@ -94,9 +96,15 @@ def encode_message(message: LLMMessage, names: bool = True, prefixes: bool = Fal
         data = _assistant(message)
     else:
         raise ConfigError(f"{message!r} is not a message for a model; give a System, User or AssistantMessage")
-    if names and (name := re.sub(r"[^a-zA-Z0-9_-]", "_", message.source)[:64]):
+    if names and (name := re.sub(r"[^a-zA-Z0-9_-]", "_", _checked(message.source, str, message))[:64]):
         data["name"] = name
     return _dumps(data)
+
+
+def _checked(value: Any, kind: type[Any], message: LLMMessage) -> Any:
+    if isinstance(value, kind):
+        return value
+    raise ConfigError(f"a {type(message).__name__} holds {short(value)}; expected {kind.__name__}")
 
 
 def _user_content(message: UserMessage, prefixes: bool) -> str | list[dict[str, Any]]:
@@ -104,12 +112,12 @@ def _user_content(message: UserMessage, prefixes: bool) -> str | list[dict[str, 
     if isinstance(message.content, str):
         return prefix + message.content
     parts: list[dict[str, Any]] = []
-    for part in message.content:
+    for part in _checked(message.content, list, message):
         if isinstance(part, str):
             parts.append({"type": "text", "text": prefix + part})
             prefix = ""
         else:
-            parts.append(part.to_openai_format())
+            parts.append(_checked(part, Image, message).to_openai_format())
     return [{"type": "text", "text": prefix}, *parts] if prefix else parts
 
 
@@ -118,7 +126,7 @@ def _assistant(message: AssistantMessage) -> dict[str, Any]:
         return {"role": "assistant", "content": message.content}
     calls = [
         {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-        for call in message.content
+        for call in _checked(message.content, list, message)
     ]
     return {"role": "assistant", "content": message.thought, "tool_calls": calls}
 
@@ -145,7 +153,7 @@ def encode_request(ask: Ask, parameters: Mapping[str, Any], texts: Iterable[str]
         fields.pop("stream_options", None)
     try:
         head = _dumps(fields)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"an argument of the request cannot be written as JSON: {error}") from error
     body = f'{head[:-1]},"messages":[{",".join(filter(None, texts))}]}}'
     try:
@@ -160,15 +168,17 @@ def _tool(schema: ToolSchema) -> dict[str, Any]:
         function["description"] = description
     function["parameters"] = schema.get("parameters", {"type": "object", "properties": {}})
     if schema.get("strict"):
-        function["strict"] = True
+        function["parameters"], function["strict"] = strict_schema(function["parameters"])
     return {"type": "function", "function": function}
 
 
 def response_format(output: bool | type[Any]) -> dict[str, Any]:
-    """What holds the model to JSON (True), or to the schema of a type."""
+    """What holds the model to JSON (True), or to the schema of a type whose values are objects."""
     if isinstance(output, bool):
         return {"type": "json_object"}
     schema, strict = strict_schema(codec.schema(output))
+    if schema.get("type") != "object":  # the protocol takes no other schema; what comes is checked by who asked
+        return {"type": "json_object"}
     name = re.sub(r"[^a-zA-Z0-9_-]", "_", getattr(output, "__name__", "answer"))[:64]
     return {"type": "json_schema", "json_schema": {"name": name, "schema": schema, "strict": strict}}
 
@@ -184,7 +194,9 @@ def decode_response(data: dict[str, Any]) -> Answer:
     if not choices:
         raise ProtocolError(f"the answer holds no choices, only {', '.join(map(repr, data)) or 'nothing'}")
     choices = [expect(choice, dict, "a choice") or {} for choice in choices]
-    choice = next((choice for choice in choices if choice.get("index", 0) == 0), choices[0])
+    choice = next((choice for choice in choices if _index(choice) == 0), None)
+    if choice is None:
+        raise ProtocolError("the answer holds no choice with index 0")
     message = expect(choice.get("message"), dict, "message")
     if not message:
         if not choice.get("finish_reason") or (message is None and choice["finish_reason"] != "content_filter"):
@@ -203,6 +215,14 @@ def decode_response(data: dict[str, Any]) -> Answer:
     return decoder.whole()
 
 
+def _index(choice: dict[str, Any]) -> int:
+    """Which of several answers a choice belongs to; 0 if it does not say."""
+    index: Any = choice.get("index")
+    if index is not None and index.__class__ is not int:
+        raise ProtocolError(f"the answer does not follow the protocol: the index of a choice is {short(index)}")
+    return index or 0
+
+
 def _is_error(data: dict[str, Any]) -> bool:
     return bool(data.get("error")) or data.get("object") == "error"
 
@@ -213,30 +233,36 @@ class ChatDecoder(StreamDecoder):
     def __init__(self) -> None:
         super().__init__()
         self._calls: list[_Call] = []
-        self._refusal: list[str] = []
         self._begun = False
 
     def feed(self, event: str, data: str) -> str:
         """Take one chunk in; returns the text it adds. Raises `ModelError`."""
         if self.done or not data or data.isspace():
             return ""
-        if data[0] == "[" and data.strip() == "[DONE]":
+        if data[0] != "{" and data.strip() == "[DONE]":
             if not self._begun:
                 raise ProtocolError("the stream ended before any piece of an answer came")
             self.done = self.complete = True
             return ""
         if event == "error" and data.lstrip()[:1] != "{":
             raise_error_in(data)
-        chunk = parse(data, "an event of the stream")
+        try:
+            chunk = parse(data, "an event of the stream")
+        except ProtocolError:
+            if event in ("", "message", "error"):
+                raise
+            return ""  # a sign of life, or some other news for somebody else
         if "usage" in chunk or "x_groq" in chunk:
             self.take_usage(chunk)
         if event == "error" or _is_error(chunk):
             raise_error_in(chunk)
         said = ""
-        for choice in expect(chunk.get("choices"), list, "choices") or ():
+        choices = expect(chunk.get("choices"), list, "choices")
+        self._begun = self._begun or choices is not None
+        for choice in choices or ():
             if not isinstance(choice, dict):
                 raise ProtocolError(f"the answer does not follow the protocol: a choice is {short(choice)}")
-            if not choice.get("index"):
+            if not _index(choice):
                 said += self.take(choice)
         return said
 
@@ -280,7 +306,6 @@ class ChatDecoder(StreamDecoder):
     def whole(self) -> Answer:
         """The answer, once the stream is over. Raises `ProtocolError` for a call without a name."""
         answer = super().whole()
-        answer.refusal = "".join(self._refusal)
         answer.calls = [call.whole() for call in sorted(self._calls, key=lambda call: call.index)]
         return answer
 
@@ -293,8 +318,7 @@ class ChatDecoder(StreamDecoder):
         elif isinstance(old := delta.get("function_call"), dict):
             self._call({"index": 0, "function": old})
         if refusal := expect(delta.get("refusal"), str, "refusal"):
-            self._refusal.append(clean(refusal))
-            return self._refusal[-1]
+            return self._say(refusal)
         return ""
 
     def _parts(self, content: Any) -> str:
@@ -313,7 +337,8 @@ class ChatDecoder(StreamDecoder):
         """Add a fragment to the call it belongs to.
 
         That is the one with its index; where servers give none, or the same one to several calls, a new id tells that
-        a new call begins. An id that changes in mid-call, without a name, means nothing.
+        a new call begins, or another name, or further arguments after whole ones. An id that changes in mid-call,
+        without a name, means nothing.
         """
         index = item.get("index")
         if index is not None and (not isinstance(index, int) or isinstance(index, bool)):
@@ -327,7 +352,9 @@ class ChatDecoder(StreamDecoder):
         if (
             call is None
             or (name and identity and identity != call.id and call.name)
+            or (name and call.begun and name != call.name)
             or (index is None and name and not identity)
+            or ((name or identity not in ("", call.id)) and function.get("arguments") and call.came_whole())
         ):
             last = max((call.index for call in self._calls), default=-1)
             call = _Call(last + 1 if index is None else index)
@@ -337,7 +364,7 @@ class ChatDecoder(StreamDecoder):
     def _logprobs(self, logprobs: Any) -> None:
         content = logprobs.get("content") if isinstance(logprobs, dict) else None
         if isinstance(content, list):
-            read = [_token(token) for token in content if isinstance(token, dict) and _has_logprob(token)]
+            read = [_token(token) for token in content if _has_logprob(token)]
             self.answer.logprobs = (self.answer.logprobs or []) + read
 
 
@@ -359,6 +386,18 @@ class _Call:
         if expect(arguments, str, "the arguments of a tool call"):
             self._arguments.append(arguments)
 
+    @property
+    def begun(self) -> bool:
+        """Whether some of the arguments came."""
+        return bool(self._arguments)
+
+    def came_whole(self) -> bool:
+        """Whether the arguments came in one piece: only servers that send so give several calls one index."""
+        try:
+            return len(self._arguments) == 1 and isinstance(json.loads(self._arguments[0]), dict)
+        except (ValueError, RecursionError):
+            return False
+
     def whole(self) -> FunctionCall:
         if not self.name:
             raise ProtocolError(f"the answer does not follow the protocol: tool call {self.id!r} names no tool")
@@ -366,7 +405,14 @@ class _Call:
 
 
 def _has_logprob(token: Any) -> bool:
-    return isinstance(token, dict) and isinstance(token.get("logprob"), (int, float))
+    value = token.get("logprob") if isinstance(token, dict) else None
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e300 < value < 1e300
+
+
+def _bytes(token: dict[str, Any]) -> list[int] | None:
+    value = token.get("bytes")
+    fits = isinstance(value, list) and all(each.__class__ is int and 0 <= each < 256 for each in value)
+    return value if fits else None
 
 
 def _token(token: dict[str, Any]) -> ChatCompletionTokenLogprob:
@@ -374,10 +420,10 @@ def _token(token: dict[str, Any]) -> ChatCompletionTokenLogprob:
     return ChatCompletionTokenLogprob(
         token=clean(str(token.get("token", ""))),
         logprob=token["logprob"],
-        top_logprobs=[TopLogprob(each["logprob"], each.get("bytes")) for each in top if _has_logprob(each)]
+        top_logprobs=[TopLogprob(each["logprob"], _bytes(each)) for each in top if _has_logprob(each)]
         if isinstance(top, list)
         else None,
-        bytes=token.get("bytes"),
+        bytes=_bytes(token),
     )
 
 
@@ -454,13 +500,14 @@ class OpenAIChatCompletionClient(HTTPChatCompletionClient):
             ("openai-project", project, "OPENAI_PROJECT_ID"),
         ):
             if value := value or (os.environ.get(variable) if self._at_openai else None):
-                self._headers[name] = value
+                self._headers.update(checked_headers({name: value}))
 
     def _connect_to(self, base_url: str | None, api_key: str | None) -> None:
         route = next((route for route in _ROUTES if self._model.startswith(route[0])), None)
         base_url = base_url or os.environ.get("OPENAI_BASE_URL") or (route[1] if route else "https://api.openai.com/v1")
         host = _host(base_url)
-        self._url = base_url.rstrip("/") + "/chat/completions"
+        path, mark, query = base_url.partition("?")
+        self._url = path.rstrip("/") + "/chat/completions" + mark + query
         self._at_openai = host == "api.openai.com"
         if not self._at_openai:
             self.provider = host
@@ -557,10 +604,11 @@ class AzureOpenAIChatCompletionClient(OpenAIChatCompletionClient):
         super().__init__(model=model, **options)
 
     def _connect_to(self, base_url: str | None, api_key: str | None) -> None:
-        endpoint = (base_url or self._endpoint).rstrip("/")
+        endpoint = base_url or self._endpoint
         if not endpoint:
             raise ConfigError("azure_endpoint is missing; pass it or set AZURE_OPENAI_ENDPOINT")
         host = _host(endpoint)
+        endpoint = endpoint.rstrip("/")
         if self._version is None or self._version == "v1":
             self._url = f"{endpoint}/openai/v1/chat/completions"
         else:
@@ -595,10 +643,17 @@ def _refuse_reserved(parameters: Mapping[str, Any]) -> None:
 
 def _host(url: str) -> str:
     """The host of an address. Raises `ConfigError` if it is none."""
-    found = re.match(r"https?://(?:[^/@]*@)?(\[[0-9a-fA-F:.]+\]|[^/:?#]+)", url)
-    if not found:
-        raise ConfigError(f"expected an address such as 'https://api.openai.com/v1', not {url!r}")
-    return found[1].strip("[]").lower()
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(url if isinstance(url, str) and url.isprintable() and " " not in url else "")
+        host, port = parts.hostname or "", parts.port
+    except ValueError:  # a bad port, or half a bracket
+        host = ""
+    if not host or parts.scheme not in ("http", "https") or port == 0 or not re.fullmatch(r"[\w.-]+|[\da-f:.]+", host):
+        given = shown(url) if isinstance(url, str) else url
+        raise ConfigError(f"expected an address such as 'https://api.openai.com/v1', not {given!r}")
+    return host
 
 
 def _is_near(host: str) -> bool:
@@ -611,6 +666,8 @@ def _is_near(host: str) -> bool:
 
 def _usable_key(model: str, host: str, key: str | None, variables: list[str]) -> str:
     """The key to use, "" for none. Raises `AuthenticationError` if one is needed and there is none."""
+    if not isinstance(key, str) and key is not None:
+        raise ConfigError(f"api_key must be a text, not a {type(key).__name__}")
     if key is None:
         key = next((os.environ[name] for name in variables if os.environ.get(name)), None)
     if key is None and not _is_near(host):

@@ -24,7 +24,8 @@ class EventDecoder:
         self.stray = ""
         self._limit = limit
         self._parts: list[bytes] = []  # of a line that is not complete yet
-        self._size = 0  # of the line and the event under way
+        self._line = 0  # bytes in them
+        self._size = 0  # bytes of the event under way, its line ends among them
         self._after_cr = False  # a \n that comes next belongs to the \r before it
         self._first = True
         self._name = ""
@@ -46,14 +47,15 @@ class EventDecoder:
             if self._parts:
                 lines[0] = b"".join(self._parts) + lines[0]
                 self._parts = []
-                self._size = sum(map(len, self._data))
+                self._line = 0
             if self._first:
                 self._first = False
                 lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")
             self._read(lines, events)
         if rest:
             self._parts.append(rest)
-            self._grow(len(rest))
+            self._line += len(rest)
+            self._grow(0)
         return events
 
     def finish(self) -> list[tuple[str, str]]:
@@ -66,7 +68,7 @@ class EventDecoder:
             if line[:5] == b"data:":
                 value = line[6:] if line[5:6] == b" " else line[5:]
                 data.append(value)
-                self._grow(len(value))
+                self._grow(len(value) + 1)
             elif line:
                 self._field(line)
             elif data:
@@ -85,12 +87,13 @@ class EventDecoder:
             self._name = value.strip().decode("utf-8", "replace")
         elif name == b"data":
             self._data.append(b"")
+            self._grow(1)
         elif not self.stray and not any(known.startswith(name) for known in _FIELDS):
             self.stray = line[:200].decode("utf-8", "replace")
 
     def _grow(self, count: int) -> None:
         self._size += count
-        if self._size > self._limit:
+        if self._size + self._line > self._limit:
             raise ResponseTooLarge(f"one event of the answer has more than {self._limit:,} bytes")
 
 

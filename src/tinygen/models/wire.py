@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import reprlib
 import weakref
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..clock import new_id
@@ -18,7 +20,7 @@ from . import schema_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable
     from typing import Any, Literal
 
     from ..messages import LLMMessage
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     Reason = Literal["stop", "length", "function_calls", "content_filter", "unknown"]
 
 _OPEN, _CLOSE = "<think>", "</think>"
+_VERSION = "api-version"  # the one thing in an address's query that is no secret
 
 
 # --- requests
@@ -57,10 +60,16 @@ class Request:
         return [(name.encode("ascii"), value.encode("ascii")) for name, value in self.headers.items()]
 
     def secrets(self) -> list[str]:
-        """Values of the headers that must not be shown."""
+        """Values of the headers and of the address that must not be shown."""
         words = ("key", "auth", "token", "secret", "cookie")
         values = [value for name, value in self.headers.items() if any(word in name.lower() for word in words)]
-        return [part for value in values for part in value.split() if len(part) >= 6 and part != "Bearer"]
+        address, _, query = self.url.partition("?")
+        if user := re.match(r"\w+://([^/]*)@", address):
+            values += user[1].split(":")
+        values += [value for name, _, value in (pair.partition("=") for pair in query.split("&")) if name != _VERSION]
+        return [
+            part for value in values for part in value.split() if len(part) >= 4 and part not in ("Bearer", "Basic")
+        ]
 
 
 def checked_ask(
@@ -74,6 +83,11 @@ def checked_ask(
     info: ModelInfo,
 ) -> Ask:
     """Check a caller's arguments against what the model can do. Raises `ConfigError`."""
+    for name, value in (("messages", messages), ("tools", tools)):
+        if not isinstance(value, Sequence):
+            raise ConfigError(f"{name} must be a list, not {short(value)}")
+    if not isinstance(extra, Mapping):
+        raise ConfigError(f"extra_create_args must be a mapping, not {short(extra)}")
     schemas = [schema_of(tool) for tool in tools]
     if schemas and not info["function_calling"]:
         raise ConfigError("the model cannot call tools: model_info['function_calling'] is False; leave tools out")
@@ -83,7 +97,7 @@ def checked_ask(
         raise ConfigError(f"json_output must be True, False, None or a type, not {json_output!r}")
     if json_output is not None and not isinstance(json_output, bool) and not info.get("structured_output", False):
         raise ConfigError("the model cannot be held to a schema: model_info['structured_output'] is False")
-    if not info["vision"] and any(type(m) is UserMessage and not isinstance(m.content, str) for m in messages):
+    if not info["vision"] and any(type(m) is UserMessage and isinstance(m.content, list) for m in messages):
         _no_pictures(messages)
     if not info.get("multiple_system_messages", False):
         messages = one_system_message(messages)
@@ -125,33 +139,52 @@ def strict_schema(schema: dict[str, Any]) -> tuple[dict[str, Any], bool]:
 
     Also whether it could be made so: objects with free keys are left as they are.
     """
-    return (_strict(schema), True) if _closed(schema) else (schema, False)
+    fits = isinstance(schema, dict) and schema.get("type") == "object" and _closed(schema)
+    return (_strict(schema), True) if fits else (schema, False)
+
+
+# what strict mode knows; anything else makes the provider refuse the whole request
+_KEYWORDS = frozenset(
+    "type properties required additionalProperties items enum const anyOf $ref $defs description title default pattern "
+    "format minimum maximum exclusiveMinimum exclusiveMaximum multipleOf minItems maxItems".split()
+)
+_FORMATS = frozenset("date-time time date duration email hostname ipv4 ipv6 uuid".split())
+_NAMED = ("properties", "$defs")  # keywords whose value holds schemas by name
 
 
 def _closed(schema: Any) -> bool:
-    """Whether every object in the schema has a fixed set of keys."""
-    if isinstance(schema, list):
-        return all(map(_closed, schema))
-    if not isinstance(schema, dict):
-        return True
-    if schema.get("type") == "object" and (
-        "properties" not in schema or schema.get("additionalProperties", False) is not False
-    ):
+    """Whether the schema uses only what strict mode knows, and every object in it has a fixed set of keys."""
+    if not isinstance(schema, dict) or not schema.keys() <= _KEYWORDS:
         return False
-    return all(map(_closed, schema.values()))
+    if not schema.keys() & {"type", "anyOf", "$ref", "enum", "const"} or schema.get("format", "date") not in _FORMATS:
+        return False
+    named = [schema.get(key, {}) for key in _NAMED]
+    if not all(isinstance(each, dict) for each in named) or not isinstance(schema.get("anyOf", []), list):
+        return False
+    kinds = schema.get("type")
+    kinds = kinds if isinstance(kinds, list) else [kinds]
+    if "object" in kinds and ("properties" not in schema or schema.get("additionalProperties", False) is not False):
+        return False
+    if "array" in kinds and "items" not in schema:
+        return False
+    inner = [value for each in named for value in each.values()] + schema.get("anyOf", [])
+    return all(map(_closed, [*inner, schema["items"]] if "items" in schema else inner))
 
 
-def _strict(schema: Any) -> Any:
-    if isinstance(schema, list):
-        return [_strict(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    strict = {key: _strict(value) for key, value in schema.items() if key != "default"}
-    properties = schema.get("properties")
-    if schema.get("type") == "object" and isinstance(properties, dict):
-        strict["properties"] = {key: _strict(value) for key, value in properties.items()}
-        strict["required"] = list(properties)
+def _strict(schema: dict[str, Any]) -> dict[str, Any]:
+    strict = {key: value for key, value in schema.items() if key != "default"}
+    for key in _NAMED:
+        if key in strict:
+            strict[key] = {name: _strict(value) for name, value in strict[key].items()}
+    if "anyOf" in strict:
+        strict["anyOf"] = [_strict(each) for each in strict["anyOf"]]
+    if "items" in strict:
+        strict["items"] = _strict(strict["items"])
+    if "properties" in strict:
+        strict["required"] = list(strict["properties"])
         strict["additionalProperties"] = False
+    if "$ref" in strict and len(strict) > 1:  # which may have nothing beside it
+        strict["anyOf"] = [{"$ref": strict.pop("$ref")}]
     return strict
 
 
@@ -202,7 +235,6 @@ class Answer:
 
     text: str = ""
     thought: str = ""
-    refusal: str = ""
     calls: list[FunctionCall] = field(default_factory=list)
     finish: str | None = None
     usage: dict[str, int] = field(default_factory=dict)
@@ -212,7 +244,7 @@ class Answer:
         """As every client returns it; `reasons` translates the provider's word."""
         reason: Reason = reasons.get(self.finish or "", "unknown")
         usage = RequestUsage(self.usage.get("prompt_tokens", 0), self.usage.get("completion_tokens", 0))
-        text, thought = self.text + self.refusal, self.thought
+        text, thought = self.text, self.thought
         content: str | list[FunctionCall] = text
         if self.calls:
             if reason in ("stop", "unknown"):
@@ -282,6 +314,11 @@ class StreamDecoder:
         """The text so far."""
         return "".join(self._text)
 
+    @property
+    def partial(self) -> str:
+        """The text so far, with what was held back of it."""
+        return self.text + self._tags.held
+
     def whole(self) -> Answer:
         """The answer, once the stream is over."""
         self.answer.text = self.text
@@ -323,6 +360,11 @@ class TagSplitter:
         self._held = ""
         self._inside = False
         self._after = False  # the closing tag was seen; the white space behind it is dropped
+
+    @property
+    def held(self) -> str:
+        """Text that may turn out to be an opening tag."""
+        return "" if self._inside else self._held
 
     def feed(self, piece: str, last: bool = False) -> tuple[str, str]:
         """The text and the thinking that are certain after this piece."""
@@ -420,12 +462,13 @@ def short(value: Any) -> str:
 
 def number(value: Any) -> int:
     """A count of tokens; what is not one counts as 0."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0
+    real = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return int(value) if real and 0 <= value <= 2**53 and value == int(value) else 0
 
 
 # --- errors
+
+QUOTA = "insufficient_quota"
 
 
 @dataclass
@@ -438,11 +481,16 @@ class Complaint:
 
 
 def complaint(data: Any) -> Complaint:
-    """Read an error object in any of the shapes that providers use; text that is no JSON is its own message."""
+    """Read an error body in any of the shapes that providers use; text that is no JSON is its own message."""
+    if isinstance(data, str):
+        try:
+            data = _read(data.lstrip("\ufeff"))
+        except (ValueError, RecursionError):
+            pass
     if isinstance(data, list) and data:
         data = data[0]
     if not isinstance(data, dict):
-        return Complaint(data.strip() if isinstance(data, str) else "")
+        return Complaint(_cut(clean(data.strip())) if isinstance(data, str) else "")
     inner = data.get("error")
     error: dict[str, Any] = inner if isinstance(inner, dict) else data
     texts = [error.get("message"), inner, data.get("detail"), data.get("message"), error.get("type")]
@@ -453,8 +501,38 @@ def complaint(data: Any) -> Complaint:
     if isinstance(metadata, dict) and isinstance(metadata.get("raw"), str):
         message = f"{message}: {metadata['raw']}"
     codes = [error.get("code"), error.get("status"), error.get("type")]
-    code = next((str(code) for code in codes if isinstance(code, (str, int)) and code), "")
-    return Complaint(message, code)
+    code = next((short_code for each in codes if (short_code := _code(each))), "")
+    return Complaint(_cut(clean(message)), QUOTA if QUOTA in codes else code)
+
+
+def _code(value: Any) -> str:
+    return _cut(clean(str(value)), 100) if isinstance(value, (str, int)) and value else ""
+
+
+def _cut(text: str, count: int = 1500) -> str:
+    return text if len(text) <= count else text[:count] + "..."
+
+
+def presentable(text: str, secrets: Iterable[str]) -> str:
+    """The text of an error, without secrets and not too long.
+
+    Pieces of secrets are taken out too: a text that was cut may end inside one.
+    """
+    text = text[:20_000]
+    for secret in secrets:
+        size = min(6, len(secret))
+        pieces = {secret[at : at + size] for at in range(len(secret) - size + 1)}
+        characters = list(text)
+        for at in range(len(text) - size + 1):
+            if text[at : at + size] in pieces:
+                characters[at : at + size] = "\0" * size
+        text = re.sub("\0+", "***", "".join(characters))
+    return _cut(clean(text), 2000)
+
+
+def shown(url: str) -> str:
+    """An address without what may be secret in it."""
+    return re.sub(r"//[^/]*@", "//", url).partition("?")[0]
 
 
 def raise_error_in(data: Any) -> None:
