@@ -158,9 +158,7 @@ class ObservedClient(ChatCompletionClient):
 
         if _is_known():
             return await call()
-        info = self.model_info
-        request = _request(messages, arguments)
-        return await effect("model", request, call, CreateResult, name=info["family"], price=info.get("price"))
+        return await effect("model", _request(messages, arguments), call, CreateResult, **_names(self))
 
     def create_stream(
         self,
@@ -179,9 +177,7 @@ class ObservedClient(ChatCompletionClient):
 
         if _is_known():
             return stream()
-        info = self.model_info
-        request = _request(messages, arguments)
-        return effect_stream("model", request, stream, CreateResult, name=info["family"], price=info.get("price"))
+        return effect_stream("model", _request(messages, arguments), stream, CreateResult, **_names(self))
 
     async def _create(self, messages: Sequence[LLMMessage], **arguments: Any) -> CreateResult:
         raise NotImplementedError
@@ -223,9 +219,7 @@ async def ask(
 
     if _tells(client):
         return await call()
-    info = client.model_info
-    request = _request(messages, arguments)
-    return await effect("model", request, call, CreateResult, name=info["family"], price=info.get("price"))
+    return await effect("model", _request(messages, arguments), call, CreateResult, **_names(client))
 
 
 def ask_stream(
@@ -245,9 +239,13 @@ def ask_stream(
 
     if _tells(client):
         return stream()
+    return effect_stream("model", _request(messages, arguments), stream, CreateResult, **_names(client))
+
+
+def _names(client: ChatCompletionClient) -> dict[str, Any]:
+    """What listeners and ledgers know a model by."""
     info = client.model_info
-    request = _request(messages, arguments)
-    return effect_stream("model", request, stream, CreateResult, name=info["family"], price=info.get("price"))
+    return {"name": info["family"], "price": info.get("price")}
 
 
 def _arguments(
