@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from tinygen import (
     AssistantAgent,
     BaseGroupChat,
     ConfigError,
+    DecodeError,
     ExternalTermination,
     FunctionCall,
     MaxMessageTermination,
@@ -27,6 +29,7 @@ from tinygen import (
     TextMentionTermination,
     TextMessage,
 )
+from tinygen.codec import loads
 
 
 def texts(result: TaskResult) -> list[str]:
@@ -381,15 +384,33 @@ async def test_a_damaged_state_loads_whole_or_not_at_all(damage: Any) -> None:
 
 
 async def test_text_cut_anywhere_is_no_state() -> None:
-    from tinygen import DecodeError
-    from tinygen.codec import loads
-
     team = saved_team()
     await team.run(task="x")
     text = json.dumps(await team.save_state())
     for at in range(len(text)):
         with pytest.raises(DecodeError):
             loads(text[:at])
+
+
+async def test_a_state_with_a_flipped_bit_loads_whole_or_not_at_all() -> None:
+    team = saved_team()
+    await team.run(task="x")
+    data = json.dumps(await team.save_state()).encode()
+    dice = random.Random(1)
+    target = saved_team()
+    before = await target.save_state()
+    refused = 0
+    for _ in range(600):
+        broken = bytearray(data)
+        broken[dice.randrange(len(broken))] ^= 1 << dice.randrange(8)
+        try:
+            await target.load_state(loads(bytes(broken)))
+        except DecodeError:
+            refused += 1
+            assert await target.save_state() == before
+        else:
+            target, before = saved_team(), await saved_team().save_state()
+    assert refused > 100
 
 
 async def test_a_message_from_before_is_never_handed_over_twice() -> None:
