@@ -30,7 +30,6 @@ from .telemetry import Event, ambient
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
-    from contextvars import Context
     from datetime import datetime
     from typing import Any, TypeVar
 
@@ -188,9 +187,7 @@ class Run:
             raise asyncio.CancelledError(f"the run {self.outer.run.name!r} has ended")
         self._begun_at = monotonic()
         loop = asyncio.get_running_loop()
-        context = copy_context()
-        context.run(source.set, self.scope)
-        self.task = task = context.run(loop.create_task, self._main(body))
+        self.task = task = self._launch(self._main(body), self.scope)
         task.add_done_callback(self._close)
         if self.outer is not None:
             self.outer.run.adopt(task, f"run of {self.name!r}")
@@ -293,19 +290,14 @@ class Run:
 
     def spawn(self, coroutine: Coroutine[Any, Any, T], name: str, scope: Scope) -> asyncio.Task[T]:
         """Start a task of this run, working in `scope`."""
-        context: Context = copy_context()
-        context.run(source.set, scope)
-        task = context.run(asyncio.get_running_loop().create_task, coroutine)
+        task = self._launch(coroutine, scope)
         self.adopt(task, name)
         return task
 
     async def apart(self, coroutine: Coroutine[Any, Any, T], name: str, scope: Scope) -> T:
         """Await `coroutine` as a task of its own: whoever waits here can be cancelled though it takes no notice."""
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[None] = loop.create_future()
-        context = copy_context()
-        context.run(source.set, scope)
-        task = context.run(loop.create_task, coroutine)
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        task = self._launch(coroutine, scope)
         tasks = self.tasks
         tasks[task] = name
 
@@ -438,7 +430,7 @@ class Run:
         except Suspended as suspended:
             reason, failure = "input required", None if self.outer is None else suspended
         except asyncio.CancelledError as cancelled:
-            reason, failure = self._stop_reason, None if self._stop_reason else cancelled
+            reason, failure = self._stop_reason, cancelled if self._stop_reason is None else None
         except BaseException as error:  # noqa: BLE001 - raised below, when everything has ended
             failure = error
         self.ending = True
@@ -497,6 +489,13 @@ class Run:
         self.abandoned.extend(sorted(self.tasks.values()))
         if self.outer is not None:
             self.outer.run.abandoned.extend(self.abandoned)
+
+    @staticmethod
+    def _launch(coroutine: Coroutine[Any, Any, T], scope: Scope) -> asyncio.Task[T]:
+        """Start a task in a context of its own, working in `scope`."""
+        context = copy_context()
+        context.run(source.set, scope)
+        return context.run(asyncio.get_running_loop().create_task, coroutine)
 
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self.tasks.pop(task, None)

@@ -28,8 +28,9 @@ logging.getLogger("tinygen").addHandler(logging.NullHandler())
 class Event(Record):
     """One thing that happened in a run, in a runtime, or in a model call of its own.
 
-    `kind` is run, agent, model, tool, code, input, clock, message, limit or error, or the kind of an effect of your
-    own; of a runtime send, publish, handle, drop or make. What takes time has a `start` and an `end` with the same
+    `kind` is run, agent, model, tool, code, input, clock or message, or the kind of an effect of your own; of a
+    runtime send, publish, handle, drop or make. Selections and handoffs are messages; limits and errors are told at
+    the end of what they ended. What takes time has a `start` and an `end` with the same
     `id`; everything else is a `point`. `parent` is the id of the event it happened inside of. `duration` is in seconds.
     `data` holds what the kind has to say: tokens, the error, the message.
     """

@@ -397,11 +397,6 @@ def _overlap(text: str) -> int:
     return next((n for n in range(len(_CLOSE) - 1, 0, -1) if text.endswith(_CLOSE[:n])), 0)
 
 
-def split_tags(text: str) -> tuple[str, str]:
-    """Text and thinking of a whole text."""
-    return TagSplitter().feed(text, last=True) if _OPEN in text else (text, "")
-
-
 def clean(text: str) -> str:
     """`text` without half surrogate pairs, which no file and no request takes; U+FFFD stands for each."""
     if text.isascii():
