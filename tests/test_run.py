@@ -372,11 +372,3 @@ async def test_an_unread_handle_keeps_no_endless_list_of_events() -> None:
     handle = RoundRobinGroupChat([Counter("a")], max_turns=UNREAD).start(task="x")
     await handle
     assert len(handle._events.items) <= UNREAD
-
-
-async def test_time_at_work_counts_across_suspensions() -> None:
-    ledger = Ledger(RunLimits(timeout=5))
-    ledger.seconds = 2.0
-    other = Ledger(RunLimits(timeout=5))
-    other.add(ledger.counts())
-    assert other.seconds == 2.0

@@ -21,6 +21,7 @@ from tinygen import (
     RoundRobinGroupChat,
     RunDiverged,
     RunLimits,
+    SingleThreadedAgentRuntime,
     StateError,
     Suspended,
     TaskResult,
@@ -367,3 +368,29 @@ async def test_streamed_pieces_are_recalled_as_they_came() -> None:
         if not isinstance(item, TaskResult) and item.type == "ModelClientStreamingChunkEvent"
     ]
     assert pieces == ["one ", "two ", "three"]
+
+
+async def test_time_at_work_before_a_suspension_counts_toward_the_limit() -> None:
+    team = make_team()
+    await team.run(task="go")
+    state = json.loads(json.dumps(await team.save_state()))
+    assert state["suspended"]["used"][-1] > 0
+    state["suspended"]["used"][-1] = 10.0
+    later = make_team()
+    await later.load_state(state)
+    result = await later.run(task="go", limits=RunLimits(timeout=5))
+    assert result.stop_reason == "limit reached: timeout (5 s)"
+
+
+async def test_a_suspended_run_is_not_lost_when_its_runtime_does_not_run() -> None:
+    runtime = SingleThreadedAgentRuntime()
+    runtime.start()
+    team = RoundRobinGroupChat([UserProxyAgent("user", input_func=suspend)], max_turns=1, runtime=runtime)
+    question = (await team.run(task="go")).pending[0]
+    await runtime.stop_when_idle()
+    team.answer(question.id, "yes")
+    with pytest.raises(ConfigError, match="not running"):
+        await team.run(task="go")
+    runtime.start()
+    assert (await team.run(task="go")).messages[-1].to_text() == "yes"
+    await runtime.stop_when_idle()

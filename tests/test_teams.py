@@ -560,3 +560,37 @@ def test_a_limit_that_is_no_number_is_refused(limits: dict[str, Any]) -> None:
 def test_wrong_arguments_of_a_team_are_refused(arguments: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         RoundRobinGroupChat([Counter("a")], **arguments)
+
+
+async def test_a_limit_holds_for_an_agent_that_a_tool_runs() -> None:
+    inner = RoundRobinGroupChat([speaker("p")], name="inner")
+
+    async def ask() -> str:
+        """Runs a team."""
+        return str((await inner.run(task="x")).stop_reason)
+
+    agent = AssistantAgent("a", ReplayChatCompletionClient([[FunctionCall("1", "{}", "ask")]]), tools=[ask])
+    result = await agent.run(task="go", limits=RunLimits(model_calls=4))
+    assert result.stop_reason == "limit reached: model_calls (4 of 4)"
+
+
+async def test_two_runs_begun_at_once_on_one_team_are_not_both_let_in() -> None:
+    class Saving(Counter):
+        async def save_state(self) -> Any:
+            await asyncio.sleep(0)
+            return {"count": self._count}
+
+        async def load_state(self, state: Any) -> None:
+            self._count = state["count"]
+
+    inner = RoundRobinGroupChat([Saving("s")], max_turns=1, name="inner")
+
+    async def ask() -> str:
+        """Runs a team."""
+        return (await inner.run(task="x")).messages[-1].to_text()
+
+    calls = [FunctionCall(str(at), "{}", "ask") for at in range(2)]
+    result = await AssistantAgent("a", ReplayChatCompletionClient([calls]), tools=[ask]).run(task="go")
+    first, second = result.messages[-1].to_text().split("\n")
+    assert first == "s 1"
+    assert second.startswith("'inner' is already running")

@@ -129,6 +129,9 @@ class TaskRunner(Component):
         """
         raise NotImplementedError
 
+    def _check_ready(self) -> None:
+        """Raise `ConfigError` if a run cannot begin now; nothing has been touched yet."""
+
     def _parts(self) -> Sequence[TaskRunner]:
         """What runs as part of this."""
         return ()
@@ -149,6 +152,7 @@ class TaskRunner(Component):
         if token is not None and not isinstance(token, CancellationToken):
             raise ConfigError(f"cancellation_token must be a CancellationToken, not {token!r:.80}")
         await self._idle()
+        self._check_ready()
         if token is not None and token.is_cancelled():
             raise asyncio.CancelledError("the cancellation token was cancelled before the run began")
         suspension = self._suspension if current_scope() is None else None
@@ -156,13 +160,13 @@ class TaskRunner(Component):
             task = _same_task(self.name, task, suspension)
         run = Run(self.name, limits=limits, uid=suspension.uid if suspension is not None else None, within=within)
         run.owner, run.output, run.asks = self, output, asks
-        if run.outer is not None:
-            root(run).undo.append(await self.checkpoint())
         if suspension is not None:
             _restore(run, suspension)
             self._suspension = None
 
         async def body(run: Run) -> str | None:
+            if run.outer is not None:
+                root(run).undo.append(await self.checkpoint())
             try:
                 reason = await self._perform(run, task, output_task)
                 run.check()

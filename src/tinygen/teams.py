@@ -229,6 +229,10 @@ class BaseGroupChat(TaskRunner):
 
         return restore
 
+    def _check_ready(self) -> None:
+        if self._runtime is not None and not getattr(self._runtime, "is_running", True):
+            raise ConfigError(f"the runtime given to team {self.name!r} is not running; call start() on it first")
+
     def _parts(self) -> Sequence[TaskRunner]:
         return self._participants
 
@@ -405,8 +409,6 @@ class _Seats:
         runtime, key = self._runtime, new_id()
         if self._own is not None:
             self._own.start()
-        elif not getattr(runtime, "is_running", True):
-            raise ConfigError(f"the runtime given to team {self._team.name!r} is not running; call start() on it first")
         for name, participant in self._participants.items():
             seat = AgentId("tinygen.seat", f"{key}/{name}")
             await runtime.register_agent_instance(_Seat(participant), seat)
