@@ -200,6 +200,28 @@ def _at_once(count: int) -> float:
     return min(asyncio.run(run()) for _ in range(3))
 
 
+def _bare_at_once(count: int) -> float:
+    """The same with bare connections, which know nothing of HTTP: what the machine and the server take."""
+    url, body = server.url("slow"), _body(_history(1))
+    path = "/" + url.split("/", 3)[3] + "/chat/completions"
+    sent = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
+
+    async def call() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(sent)
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+        await reader.readexactly(length)
+        writer.close()
+
+    async def run() -> float:
+        start = time.perf_counter()
+        await asyncio.gather(*(call() for _ in range(count)))
+        return time.perf_counter() - start
+
+    return min(asyncio.run(run()) for _ in range(3))
+
+
 def _body(messages: list[Any]) -> bytes:
     from tinygen.models.openai import encode_message
 
@@ -214,7 +236,9 @@ def workloads() -> list[tuple[str, Callable[[], float], Callable[[], float]]]:
         ("one request", lambda: _bare("whole", _body(one), 100), lambda: _ours("whole", one, 100)),
         (f"history of {HISTORY}", lambda: _bare("whole", _body(long), 20), lambda: _ours("whole", long, 20)),
         (f"stream of {CHUNKS}", lambda: _bare("stream", _body(one), 3, True), lambda: _ours("stream", one, 3, True)),
+        ("100 at once, bare connections", lambda: SLOW, lambda: _bare_at_once(100)),
         ("100 calls at once", lambda: SLOW, lambda: _at_once(100)),
+        ("1,000 at once, bare connections", lambda: SLOW, lambda: _bare_at_once(1_000)),
         ("1,000 calls at once", lambda: SLOW, lambda: _at_once(1_000)),
     ]
 
