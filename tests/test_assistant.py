@@ -24,6 +24,7 @@ from tinygen import (
     Image,
     ListMemory,
     MemoryContent,
+    ModelClientStreamingChunkEvent,
     MultiModalMessage,
     ProtocolError,
     ReplayChatCompletionClient,
@@ -35,6 +36,7 @@ from tinygen import (
     SystemMessage,
     TextMessage,
     TextResultContent,
+    ThoughtEvent,
     ToolCallSummaryMessage,
     ToolResult,
     UserMessage,
@@ -424,3 +426,28 @@ async def test_the_instructions_are_the_same_message_in_every_turn() -> None:
     await agent.run(task="q")
     await agent.run(task="r")
     assert client.create_calls[0].messages[0] is client.create_calls[1].messages[0]
+
+
+async def test_a_streamed_thought_belongs_to_its_thought_event_and_the_text_to_the_answer() -> None:
+    answer = CreateResult(finish_reason="stop", content="four", thought="2 + 2", usage=RequestUsage(1, 1), cached=False)
+    agent = AssistantAgent("ag", ReplayChatCompletionClient([answer]), model_client_stream=True)
+
+    said = [item async for item in agent.run_stream(task="q")]
+
+    thinking, text = (item for item in said if isinstance(item, ModelClientStreamingChunkEvent))
+    thought = next(item for item in said if isinstance(item, ThoughtEvent))
+    assert (thinking.content, thinking.thought, thinking.full_message_id) == ("2 + 2", True, thought.id)
+    assert (text.content, text.thought, text.full_message_id) == ("four", False, said[-2].id)
+
+
+async def test_provider_data_of_an_answer_goes_back_with_the_next_request() -> None:
+    answer = CreateResult(
+        finish_reason="stop", content="hi", usage=RequestUsage(1, 1), cached=False, provider_data={"p": {"sig": "s"}}
+    )
+    client = ReplayChatCompletionClient([answer, "bye"])
+    agent = AssistantAgent("ag", client)
+
+    await agent.run(task="q")
+    await agent.run(task="again")
+
+    assert client.create_calls[1].messages[2].provider_data == {"p": {"sig": "s"}}

@@ -183,3 +183,23 @@ def test_records_pictures_and_addresses_stand_in_pydantic_models() -> None:
     assert set(Task.model_json_schema()["properties"]) == {"context", "picture", "who", "said"}
     with pytest.raises(pydantic.ValidationError, match="Nope"):
         Task.model_validate({**task.model_dump(), "context": [{"type": "Nope"}]})
+
+
+def test_what_autogen_does_not_know_is_written_only_where_it_says_something() -> None:
+    assert RequestUsage(1, 2).dump() == {"prompt_tokens": 1, "completion_tokens": 2}
+    assert RequestUsage(1, 2, cached_tokens=1).dump() == {
+        "prompt_tokens": 1,
+        "completion_tokens": 2,
+        "cached_tokens": 1,
+    }
+    assert "provider_data" not in AssistantMessage(content="hi", source="a").dump()
+
+
+def test_provider_data_comes_back_from_json() -> None:
+    message = AssistantMessage(content="hi", source="a", provider_data={"anthropic": [{"signature": "x"}]})
+    assert AssistantMessage.load(message.dump()) == message
+
+
+def test_the_sum_of_an_estimate_is_an_estimate() -> None:
+    total = RequestUsage(1, 2, cached_tokens=1, estimated=True) + RequestUsage(3, 4, reasoning_tokens=2)
+    assert total == RequestUsage(4, 6, cached_tokens=1, reasoning_tokens=2, estimated=True)

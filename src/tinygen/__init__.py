@@ -14,34 +14,34 @@ if TYPE_CHECKING:
         Agent as Agent, AgentInstantiationContext as AgentInstantiationContext, AgentMetadata as AgentMetadata,
         AgentProxy as AgentProxy, AgentRuntime as AgentRuntime, BaseAgent as BaseAgent,
         DefaultInterventionHandler as DefaultInterventionHandler, DropMessage as DropMessage,
-        InterventionHandler as InterventionHandler, MessageContext as MessageContext
+        InterventionHandler as InterventionHandler, MessageContext as MessageContext,
     )
     from .addresses import (
         AgentId as AgentId, AgentType as AgentType, DefaultSubscription as DefaultSubscription,
         DefaultTopicId as DefaultTopicId, MessageHandlerContext as MessageHandlerContext,
         Subscription as Subscription, SubscriptionInstantiationContext as SubscriptionInstantiationContext,
         TopicId as TopicId, TypePrefixSubscription as TypePrefixSubscription, TypeSubscription as TypeSubscription,
-        default_subscription as default_subscription, type_subscription as type_subscription
+        default_subscription as default_subscription, type_subscription as type_subscription,
     )
     from .agents import (
-        BaseChatAgent as BaseChatAgent, UserProxyAgent as UserProxyAgent, suspend as suspend
+        BaseChatAgent as BaseChatAgent, UserProxyAgent as UserProxyAgent, suspend as suspend,
     )
     from .assistant import (
-        AssistantAgent as AssistantAgent
+        AssistantAgent as AssistantAgent,
     )
     from .blueprints import (
         ComponentError as ComponentError, ComponentModel as ComponentModel, ComponentTypeError as ComponentTypeError,
         ComponentVersionError as ComponentVersionError, allow_secrets as allow_secrets,
-        register_component as register_component
+        register_component as register_component,
     )
     from .cache import (
-        CacheStore as CacheStore, InMemoryStore as InMemoryStore
+        CacheStore as CacheStore, InMemoryStore as InMemoryStore,
     )
     from .cancellation import (
-        CancellationToken as CancellationToken
+        CancellationToken as CancellationToken,
     )
     from .component import (
-        Component as Component
+        Component as Component,
     )
     from .conditions import (
         AndTerminationCondition as AndTerminationCondition, ExternalTermination as ExternalTermination,
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
         OrTerminationCondition as OrTerminationCondition, SourceMatchTermination as SourceMatchTermination,
         StopMessageTermination as StopMessageTermination, TerminationCondition as TerminationCondition,
         TextMentionTermination as TextMentionTermination, TextMessageTermination as TextMessageTermination,
-        TimeoutTermination as TimeoutTermination, TokenUsageTermination as TokenUsageTermination
+        TimeoutTermination as TimeoutTermination, TokenUsageTermination as TokenUsageTermination,
     )
     from .errors import (
         AgentFailed as AgentFailed, AlreadyRunning as AlreadyRunning, AuthenticationError as AuthenticationError,
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
         RunDiverged as RunDiverged, RunStopped as RunStopped, ServerError as ServerError, StateError as StateError,
         Suspended as Suspended, TerminatedException as TerminatedException, TinygenError as TinygenError,
         ToolError as ToolError, ToolException as ToolException, ToolExecutionException as ToolExecutionException,
-        ToolNotFoundException as ToolNotFoundException, UndeliverableException as UndeliverableException
+        ToolNotFoundException as ToolNotFoundException, UndeliverableException as UndeliverableException,
     )
     from .event_log import (
         EVENT_LOGGER_NAME as EVENT_LOGGER_NAME, TRACE_LOGGER_NAME as TRACE_LOGGER_NAME,
@@ -73,17 +73,17 @@ if TYPE_CHECKING:
         LLMStreamStartEvent as LLMStreamStartEvent, LogEvent as LogEvent, LogEventReader as LogEventReader,
         MessageDroppedEvent as MessageDroppedEvent, MessageEvent as MessageEvent,
         MessageHandlerExceptionEvent as MessageHandlerExceptionEvent, MessageKind as MessageKind,
-        ToolCallEvent as ToolCallEvent, log_events as log_events
+        ToolCallEvent as ToolCallEvent, log_events as log_events,
     )
     from .journal import (
-        effect as effect
+        effect as effect,
     )
     from .limits import (
-        RunLimits as RunLimits
+        RunLimits as RunLimits,
     )
     from .memory import (
         ListMemory as ListMemory, Memory as Memory, MemoryMimeType as MemoryMimeType,
-        MemoryQueryResult as MemoryQueryResult, Recalled as Recalled, UpdateContextResult as UpdateContextResult
+        MemoryQueryResult as MemoryQueryResult, Recalled as Recalled, UpdateContextResult as UpdateContextResult,
     )
     from .messages import (
         AgentEvent as AgentEvent, AssistantMessage as AssistantMessage, BaseAgentEvent as BaseAgentEvent,
@@ -98,78 +98,78 @@ if TYPE_CHECKING:
         MultiModalMessage as MultiModalMessage, Pending as Pending, RequestUsage as RequestUsage,
         Response as Response, SelectSpeakerEvent as SelectSpeakerEvent, SelectorEvent as SelectorEvent,
         StopMessage as StopMessage, StructuredMessage as StructuredMessage, SystemMessage as SystemMessage,
-        TaskResult as TaskResult, TextMessage as TextMessage, ThoughtEvent as ThoughtEvent,
-        ToolCallExecutionEvent as ToolCallExecutionEvent, ToolCallRequestEvent as ToolCallRequestEvent,
-        ToolCallSummaryMessage as ToolCallSummaryMessage, TopLogprob as TopLogprob,
-        UserInputRequestedEvent as UserInputRequestedEvent, UserMessage as UserMessage
+        TaskResult as TaskResult, TextMessage as TextMessage, ThoughtChunk as ThoughtChunk,
+        ThoughtEvent as ThoughtEvent, ToolCallExecutionEvent as ToolCallExecutionEvent,
+        ToolCallRequestEvent as ToolCallRequestEvent, ToolCallSummaryMessage as ToolCallSummaryMessage,
+        TopLogprob as TopLogprob, UserInputRequestedEvent as UserInputRequestedEvent, UserMessage as UserMessage,
     )
     from .model_context import (
         BufferedChatCompletionContext as BufferedChatCompletionContext,
         ChatCompletionContext as ChatCompletionContext,
         HeadAndTailChatCompletionContext as HeadAndTailChatCompletionContext,
         TokenLimitedChatCompletionContext as TokenLimitedChatCompletionContext,
-        UnboundedChatCompletionContext as UnboundedChatCompletionContext
+        UnboundedChatCompletionContext as UnboundedChatCompletionContext,
     )
     from .models import (
         ChatCompletionClient as ChatCompletionClient, ModelInfo as ModelInfo, ToolSchema as ToolSchema,
-        create_client as create_client
+        create_client as create_client,
     )
     from .models.openai import (
         AzureOpenAIChatCompletionClient as AzureOpenAIChatCompletionClient,
-        OpenAIChatCompletionClient as OpenAIChatCompletionClient
+        OpenAIChatCompletionClient as OpenAIChatCompletionClient,
     )
     from .models.replay import (
         Chunks as Chunks, Delayed as Delayed, ReplayChatCompletionClient as ReplayChatCompletionClient,
-        ReplayRequest as ReplayRequest
+        ReplayRequest as ReplayRequest,
     )
     from .monitoring import (
-        DeadLetter as DeadLetter, MessageTrace as MessageTrace, RuntimeStatistics as RuntimeStatistics
+        DeadLetter as DeadLetter, MessageTrace as MessageTrace, RuntimeStatistics as RuntimeStatistics,
     )
     from .records import (
-        Record as Record
+        Record as Record,
     )
     from .routed import (
         ClosureAgent as ClosureAgent, ClosureContext as ClosureContext, RoutedAgent as RoutedAgent, event as event,
-        message_handler as message_handler, rpc as rpc
+        message_handler as message_handler, rpc as rpc,
     )
     from .run import (
-        fan_out as fan_out, run_scope as run_scope
+        fan_out as fan_out, run_scope as run_scope,
     )
     from .runner import (
-        RunHandle as RunHandle, RunStream as RunStream, TaskRunner as TaskRunner
+        RunHandle as RunHandle, RunStream as RunStream, TaskRunner as TaskRunner,
     )
     from .runtime import (
-        SingleThreadedAgentRuntime as SingleThreadedAgentRuntime
+        SingleThreadedAgentRuntime as SingleThreadedAgentRuntime,
     )
     from .serialization import (
         JSON_DATA_CONTENT_TYPE as JSON_DATA_CONTENT_TYPE, MessageSerializer as MessageSerializer,
         SerializationRegistry as SerializationRegistry, UnknownPayload as UnknownPayload,
-        try_get_known_serializers_for_type as try_get_known_serializers_for_type
+        try_get_known_serializers_for_type as try_get_known_serializers_for_type,
     )
     from .teams import (
-        BaseGroupChat as BaseGroupChat, RoundRobinGroupChat as RoundRobinGroupChat
+        BaseGroupChat as BaseGroupChat, RoundRobinGroupChat as RoundRobinGroupChat,
     )
     from .telemetry import (
-        Event as Event, listen as listen
+        Event as Event, listen as listen,
     )
     from .timers import (
-        Timer as Timer
+        Timer as Timer,
     )
     from .tool_agent import (
-        ToolAgent as ToolAgent, tool_agent_caller_loop as tool_agent_caller_loop
+        ToolAgent as ToolAgent, tool_agent_caller_loop as tool_agent_caller_loop,
     )
     from .toolbox import (
-        Handoff as Handoff
+        Handoff as Handoff,
     )
     from .tools import (
         BaseStreamTool as BaseStreamTool, BaseTool as BaseTool, BaseToolWithState as BaseToolWithState,
         FunctionTool as FunctionTool, ImageResultContent as ImageResultContent,
         StaticStreamWorkbench as StaticStreamWorkbench, StaticWorkbench as StaticWorkbench,
         StreamWorkbench as StreamWorkbench, TextResultContent as TextResultContent, Tool as Tool,
-        ToolOverride as ToolOverride, ToolResult as ToolResult, Workbench as Workbench
+        ToolOverride as ToolOverride, ToolResult as ToolResult, Workbench as Workbench,
     )
     from .ui import (
-        Console as Console, UserInputManager as UserInputManager
+        Console as Console, UserInputManager as UserInputManager,
     )
 else:
     _NAMES = {
@@ -218,8 +218,8 @@ else:
             "CreateResult FunctionCall FunctionExecutionResult FunctionExecutionResultMessage HandoffMessage Image "
             "LLMMessage MemoryContent MemoryQueryEvent ModelClientStreamingChunkEvent MultiModalMessage Pending "
             "RequestUsage Response SelectSpeakerEvent SelectorEvent StopMessage StructuredMessage SystemMessage "
-            "TaskResult TextMessage ThoughtEvent ToolCallExecutionEvent ToolCallRequestEvent ToolCallSummaryMessage "
-            "TopLogprob UserInputRequestedEvent UserMessage"
+            "TaskResult TextMessage ThoughtChunk ThoughtEvent ToolCallExecutionEvent ToolCallRequestEvent "
+            "ToolCallSummaryMessage TopLogprob UserInputRequestedEvent UserMessage"
         ),
         "model_context": (
             "BufferedChatCompletionContext ChatCompletionContext HeadAndTailChatCompletionContext "

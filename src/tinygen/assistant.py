@@ -24,6 +24,7 @@ from .messages import (
     StructuredMessage,
     SystemMessage,
     TextMessage,
+    ThoughtChunk,
     ThoughtEvent,
     ToolCallExecutionEvent,
     ToolCallRequestEvent,
@@ -257,6 +258,7 @@ class _Turn:
         self.results: list[FunctionExecutionResult] = []
         self.instructions: list[LLMMessage] = []
         self.message_id = new_id()
+        self.thought_id: str | None = None  # of the thought whose pieces were streamed
 
     async def play(self, messages: Sequence[BaseChatMessage]) -> AsyncGenerator[Said, None]:
         agent = self.agent
@@ -364,21 +366,33 @@ class _Turn:
 
         return codec.decode(self.agent._output_type, codec.loads(text), mode="arguments")
 
+    def _said(self, content: str | list[FunctionCall], result: CreateResult) -> AssistantMessage:
+        return AssistantMessage(
+            content=content, thought=result.thought, source=self.agent.name, provider_data=result.provider_data
+        )
+
     def _chunk(self, piece: str) -> ModelClientStreamingChunkEvent:
+        if isinstance(piece, ThoughtChunk):
+            self.thought_id = self.thought_id or new_id()
+            return ModelClientStreamingChunkEvent(
+                content=str(piece), source=self.agent.name, full_message_id=self.thought_id, thought=True
+            )
         return ModelClientStreamingChunkEvent(content=piece, source=self.agent.name, full_message_id=self.message_id)
 
     def _thought(self, result: CreateResult) -> ThoughtEvent | None:
         if not result.thought:
             return None
-        event = ThoughtEvent(content=result.thought, source=self.agent.name, id=self.message_id)
-        self.message_id = new_id()
+        identity, self.thought_id = self.thought_id, None
+        if identity is None:  # whatever was streamed was the thought
+            identity, self.message_id = self.message_id, new_id()
+        event = ThoughtEvent(content=result.thought, source=self.agent.name, id=identity)
         self.inner.append(event)
         return event
 
     async def _answer(self, result: CreateResult) -> Response:
         agent = self.agent
         text = result.content if isinstance(result.content, str) else ""
-        await self.context.add_message(AssistantMessage(content=text, thought=result.thought, source=agent.name))
+        await self.context.add_message(self._said(text, result))
         message: BaseChatMessage
         if agent._message_type is None:
             message = TextMessage(content=text, source=agent.name, models_usage=result.usage, id=self.message_id)
@@ -461,8 +475,7 @@ class _Turn:
             done.get(at) or FunctionExecutionResult(content=cut, name=call.name, call_id=call.id, is_error=True)
             for at, call in enumerate(calls)
         ]
-        said = AssistantMessage(content=list(calls), thought=result.thought, source=self.agent.name)
-        await self.context.add_message(said)
+        await self.context.add_message(self._said(list(calls), result))
         await self.context.add_message(FunctionExecutionResultMessage(content=results))
 
     def _hand_off(self, result: CreateResult) -> Response | None:

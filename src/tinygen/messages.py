@@ -34,14 +34,30 @@ else:
 # --- what goes to and comes from a model
 
 
+SPARSE = {"sparse": True}  # of a field that AutoGen does not know: written only where it says something
+
+
 class RequestUsage(Record, kw_only=False, tagged=False):
-    """Tokens of one model call."""
+    """Tokens of one model call, or of several together.
+
+    `cached_tokens` are those of the prompt that the provider had kept, `reasoning_tokens` those of the completion that
+    are thinking; both are 0 where nothing was reported. `estimated` says that some number here was not reported.
+    """
 
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = field(default=0, metadata=SPARSE)
+    reasoning_tokens: int = field(default=0, metadata=SPARSE)
+    estimated: bool = field(default=False, metadata=SPARSE)
 
     def __add__(self, other: RequestUsage) -> RequestUsage:
-        return RequestUsage(self.prompt_tokens + other.prompt_tokens, self.completion_tokens + other.completion_tokens)
+        return RequestUsage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+            self.estimated or other.estimated,
+        )
 
 
 class FunctionCall(Record, kw_only=False, tagged=False):
@@ -75,11 +91,15 @@ class UserMessage(Record):
 
 
 class AssistantMessage(Record):
-    """Something the model said: text, or the tools it wants called, and what it thought beside that."""
+    """Something the model said: text, or the tools it wants called, and what it thought beside that.
+
+    `provider_data` is what a provider wants back unread, such as signatures of its thoughts, under the provider's name.
+    """
 
     content: str | list[FunctionCall]
     thought: str | None = None
     source: str
+    provider_data: dict[str, Any] | None = field(default=None, metadata=SPARSE)
 
 
 class FunctionExecutionResultMessage(Record):
@@ -105,7 +125,7 @@ class ChatCompletionTokenLogprob(Record, tagged=False):
 
 
 class CreateResult(Record, tagged=False):
-    """A model's answer: text, or the tools it wants called."""
+    """A model's answer: text, or the tools it wants called. `provider_data` is as in `AssistantMessage`."""
 
     finish_reason: Literal["stop", "length", "function_calls", "content_filter", "unknown"]
     content: str | list[FunctionCall]
@@ -113,6 +133,13 @@ class CreateResult(Record, tagged=False):
     cached: bool
     logprobs: list[ChatCompletionTokenLogprob] | None = None
     thought: str | None = None
+    provider_data: dict[str, Any] | None = field(default=None, metadata=SPARSE)
+
+
+class ThoughtChunk(str):
+    """A piece of a model's thinking as it arrives; a `create_stream` yields it among the pieces of the text."""
+
+    __slots__ = ()
 
 
 LLMMessage = SystemMessage | UserMessage | AssistantMessage | FunctionExecutionResultMessage
@@ -441,10 +468,14 @@ class MemoryQueryEvent(BaseAgentEvent):
 
 
 class ModelClientStreamingChunkEvent(BaseAgentEvent):
-    """A piece of an answer as it arrives; `full_message_id` is the id of the message it will be part of."""
+    """A piece of an answer as it arrives; `full_message_id` is the id of the message it will be part of.
+
+    `thought` says that it is a piece of a `ThoughtEvent`.
+    """
 
     content: str
     full_message_id: str | None = None
+    thought: bool = field(default=False, metadata=SPARSE)
 
     def to_text(self) -> str:
         return self.content

@@ -123,8 +123,12 @@ class Record(_Declared):
         return cls.model_json_schema()
 
     def __repr__(self) -> str:
-        fields = ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in dataclasses.fields(self) if f.repr)
-        return f"{self.__class__.__qualname__}({fields})"
+        shown = [
+            f"{each.name}={value!r}"
+            for each in dataclasses.fields(self)
+            if each.repr and ((value := getattr(self, each.name)) != each.default or "sparse" not in each.metadata)
+        ]
+        return f"{self.__class__.__qualname__}({', '.join(shown)})"
 
     def dump(self) -> dict[str, Any]:
         """This record as JSON data."""

@@ -211,7 +211,9 @@ def written_keys(spec: Spec) -> list[tuple[str, Any]]:
 
 def _dataclass_encoder(cls: type) -> Encoder:
     tag = tag_of(cls)
-    names = [field.name for field in dataclasses.fields(cls) if field.init]
+    declared = [field for field in dataclasses.fields(cls) if field.init]
+    names = [field.name for field in declared if "sparse" not in field.metadata]
+    sparse = [(field.name, field.default) for field in declared if "sparse" in field.metadata]
     if tag is not None and "type" in names:  # declared as a field: what the instance says, still at the end
         names.sort(key="type".__eq__)
         tag = None
@@ -232,6 +234,9 @@ def _dataclass_encoder(cls: type) -> Encoder:
                     out[name] = item
                 else:
                     out[name] = encode_bytes(name, item) if kind is bytes else _encoders[kind](item)
+            for name, default in sparse:
+                if (item := getattr(value, name)) != default:
+                    out[name] = _encoders[item.__class__](item)
         except EncodeError as error:
             under(error, name)
             raise

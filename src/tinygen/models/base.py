@@ -26,7 +26,7 @@ from ..errors import (
     ResponseTooLarge,
     ServerError,
 )
-from ..messages import RequestUsage
+from ..messages import RequestUsage, ThoughtChunk
 from . import ObservedClient
 from .http import BODY_LIMIT, Again, Cut, Pool, cause, failure, send_through
 from .lines import Guard
@@ -436,18 +436,26 @@ class HTTPChatCompletionClient(ObservedClient):
                 await exchange.start()
                 if _is_json(exchange.response):  # a server that does not stream
                     answer = self._decode(parse(await exchange.body(), "the answer"))
+                    if thought := answer.thought:
+                        yield ThoughtChunk(thought)
                     if text := answer.text:
                         yield text
                     break
                 while piece := await _next(exchange, decoder):
                     for event, data in framing.feed(piece):
-                        if text := decoder.feed(event, data):
+                        text = decoder.feed(event, data)
+                        if thought := decoder.fresh_thought():
+                            yield ThoughtChunk(thought)
+                        if text:
                             yield text
                         if decoder.done:
                             break
                     if decoder.done:
                         break
-                if text := _last(framing, decoder):
+                text = _last(framing, decoder)
+                if thought := decoder.fresh_thought():
+                    yield ThoughtChunk(thought)
+                if text:
                     yield text
                 answer = decoder.whole()
                 await exchange.end(tail=True)
@@ -455,7 +463,7 @@ class HTTPChatCompletionClient(ObservedClient):
             except Again as again:
                 await exchange.end()
                 again.error.partial = decoder.partial
-                if decoder.text:
+                if decoder.begun:
                     raise again.error from again.error.__cause__
                 await exchange.pause(again)
             except ModelError as error:

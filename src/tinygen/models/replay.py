@@ -7,7 +7,7 @@ import re
 from inspect import isawaitable
 
 from ..errors import ConfigError
-from ..messages import CreateResult, FunctionCall, FunctionExecutionResult, RequestUsage
+from ..messages import CreateResult, FunctionCall, FunctionExecutionResult, RequestUsage, ThoughtChunk
 from ..records import Record
 from . import ObservedClient, permissive, schema_of
 
@@ -157,7 +157,7 @@ class ReplayChatCompletionClient(ObservedClient):
         return self._stream(request, self._next(request), cancellation_token)
 
     def total_usage(self) -> RequestUsage:
-        return RequestUsage(*self._used)
+        return RequestUsage(self._used[0], self._used[1])
 
     def count_tokens(self, messages: Sequence[LLMMessage], *, tools: Sequence[HasSchema | ToolSchema] = ()) -> int:
         """The words of the messages."""
@@ -218,6 +218,8 @@ class ReplayChatCompletionClient(ObservedClient):
             else:
                 reply = await _made(request, reply, token)
         result = self._result(request, reply, said)
+        if said is None and result.thought and isinstance(result.content, str):
+            yield ThoughtChunk(result.thought)
         if said is None and isinstance(result.content, str):
             for piece in _PIECE.findall(result.content):
                 _refuse_if_cancelled(token)

@@ -230,7 +230,7 @@ class Answer:
     """What a model said, before it is fitted into a `CreateResult`.
 
     `finish` is the provider's own word. `usage` holds `prompt_tokens`, `completion_tokens` and, where they were
-    reported, `total_tokens`, `cached_tokens`, `reasoning_tokens`.
+    reported, `total_tokens`, `cached_tokens`, `reasoning_tokens`. `kept` is what the provider wants back unread.
     """
 
     text: str = ""
@@ -239,11 +239,18 @@ class Answer:
     finish: str | None = None
     usage: dict[str, int] = field(default_factory=dict)
     logprobs: list[ChatCompletionTokenLogprob] | None = None
+    kept: dict[str, Any] | None = None
 
     def result(self, reasons: Mapping[str, Reason]) -> CreateResult:
         """As every client returns it; `reasons` translates the provider's word."""
         reason: Reason = reasons.get(self.finish or "", "unknown")
-        usage = RequestUsage(self.usage.get("prompt_tokens", 0), self.usage.get("completion_tokens", 0))
+        counts = self.usage
+        usage = RequestUsage(
+            counts.get("prompt_tokens", 0),
+            counts.get("completion_tokens", 0),
+            counts.get("cached_tokens", 0),
+            counts.get("reasoning_tokens", 0),
+        )
         text, thought = self.text, self.thought
         content: str | list[FunctionCall] = text
         if self.calls:
@@ -258,6 +265,7 @@ class Answer:
             cached=False,
             logprobs=self.logprobs,
             thought=thought or None,
+            provider_data=self.kept,
         )
 
 
@@ -290,12 +298,20 @@ class StreamDecoder:
         self.complete = False
         self._text: list[str] = []
         self._thought: list[str] = []
+        self._shown = 0  # how many of them were handed out
         self._tags = TagSplitter()
         self._half = ""  # the first half of a surrogate pair, waiting for the second
 
     def feed(self, event: str, data: str) -> str:
         """Take one event in; returns the text it adds. Raises `ModelError`."""
         raise NotImplementedError
+
+    def fresh_thought(self) -> str:
+        """The thinking that came since this was asked last."""
+        if self._shown == len(self._thought):
+            return ""
+        shown, self._shown = self._shown, len(self._thought)
+        return clean("".join(self._thought[shown:]))
 
     def end(self) -> str:
         """The stream is over: returns what text was still held back, if the answer is complete.
@@ -313,6 +329,11 @@ class StreamDecoder:
     def text(self) -> str:
         """The text so far."""
         return "".join(self._text)
+
+    @property
+    def begun(self) -> bool:
+        """Whether something of the answer may have been shown."""
+        return bool(self._text or self._thought)
 
     @property
     def partial(self) -> str:
