@@ -26,7 +26,7 @@ ROWS = [
     "cache models model_context memory tools code_executors conditions addresses event_log serialization timers actors "
     "routed mailboxes monitoring runner",
     "agents toolbox assistant population tool_agent runtime",
-    "teams graph magentic",
+    "seats teams selector swarm digraph graph magentic",
     "ui __main__",
 ]
 STRANGERS = {

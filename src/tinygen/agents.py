@@ -78,7 +78,7 @@ class BaseChatAgent(TaskRunner):
         return self._name
 
     @property
-    def description(self) -> str:
+    def description(self) -> str:  # type: ignore[override]
         """What it is for."""
         return self._description
 

@@ -43,6 +43,7 @@ class TaskRunner(Component):
     """Anything that takes a task and runs it to its end. Subclasses define `_perform` and `checkpoint`."""
 
     name: str
+    description: str
     takes_turns = False
     _live: Run | None = None
     _suspension: Suspension | None = None

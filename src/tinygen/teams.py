@@ -12,27 +12,20 @@ result, but not in the thread.
 
 from __future__ import annotations
 
-import asyncio
-from functools import partial
-
-from .actors import BaseAgent
-from .addresses import AgentId
 from .agents import BaseChatAgent, expect_state, loading
 from .cancellation import CancellationToken
-from .clock import new_id
 from .conditions import TerminationCondition
-from .errors import AgentFailed, AlreadyRunning, ConfigError, StateError, Suspended, did_you_mean
-from .messages import BaseAgentEvent, BaseChatMessage, Response, SelectSpeakerEvent, TaskResult
-from .run import current_scope, fan_out
+from .errors import AlreadyRunning, ConfigError, StateError, Suspended
+from .messages import BaseAgentEvent, BaseChatMessage, SelectSpeakerEvent
 from .runner import TaskRunner
-from .runtime import SingleThreadedAgentRuntime
+from .seats import Seats
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-    from .actors import AgentRuntime, MessageContext
+    from .actors import AgentRuntime
     from .run import Run
     from .runner import Undo
 
@@ -41,55 +34,58 @@ if TYPE_CHECKING:
 ALREADY_TERMINATED = "The group chat has already terminated."
 
 
-class _YourTurn:
-    """To a seat: what was said since its participant last spoke."""
+class Floor:
+    """What a policy can do before a turn, beside naming who speaks: read the thread, say something, end the run."""
 
-    __slots__ = ("messages",)
+    def __init__(self, team: BaseGroupChat, run: Run, marks: list[Undo]) -> None:
+        self.reason = "The group chat is stopped."
+        self.said: list[Message] = []
+        self._team = team
+        self._run = run
+        self._marks = marks
 
-    def __init__(self, messages: list[BaseChatMessage]) -> None:
-        self.messages = messages
+    @property
+    def thread(self) -> Sequence[Message]:
+        """All that was said, the task first."""
+        return self._team._thread
 
+    @property
+    def turns(self) -> int:
+        """How many turns this run has had."""
+        return self._team._turn
 
-class _Said:
-    """From a seat: what goes into the thread, what the others get to hear, and what the termination looks at."""
+    def show(self, event: BaseAgentEvent) -> None:
+        """Put an event into the output of the run; nobody in the team hears it."""
+        self._run.emit(event)
 
-    __slots__ = ("heard", "judged", "thread")
+    def say(self, message: BaseChatMessage) -> None:
+        """Say something in the team's name: everybody hears it, and terminations look at it with what follows."""
+        self._run.emit(message)
+        self.said.append(message)
+        self._team._thread.append(message)
+        for buffer in self._team._buffers.values():
+            buffer.append(message)
 
-    def __init__(self, thread: list[Message], heard: list[BaseChatMessage], judged: list[Message]) -> None:
-        self.thread, self.heard, self.judged = thread, heard, judged
+    def stop(self, reason: str) -> Sequence[str]:
+        """End the run for this reason: nobody speaks. To be returned by the policy."""
+        self.reason = reason
+        return ()
 
-
-class _Seat(BaseAgent):
-    """A participant's place in the runtime: takes its turn when asked to."""
-
-    def __init__(self, participant: BaseChatAgent | BaseGroupChat) -> None:
-        super().__init__(participant.description)
-        self._participant = participant
-
-    async def on_message_impl(self, message: Any, ctx: MessageContext) -> _Said:
-        scope = current_scope()
-        if scope is None or not isinstance(message, _YourTurn):
-            raise ConfigError(f"the seat of {self._participant.name!r} only takes turns of its team's run")
-        if isinstance(self._participant, BaseChatAgent):
-            response = await self._participant.take_turn(message.messages, scope.run)
-            return _from_agent(self._participant.name, response)
-        return await self._inner_team(self._participant, message.messages, scope.run)
-
-    @staticmethod
-    async def _inner_team(team: BaseGroupChat, messages: list[BaseChatMessage], run: Run) -> _Said:
-        """A team as a participant: its run is part of ours; what it says, we say."""
-        result: TaskResult | None = None
-        async for item in team.run_stream(task=messages or None, output_task_messages=False):
-            if isinstance(item, TaskResult):
-                result = item
-            elif isinstance(item, (BaseAgentEvent, BaseChatMessage)):
-                run.emit(item, again=True)
-        said = result.messages if result is not None else []
-        return _Said(thread=said, heard=[m for m in said if isinstance(m, BaseChatMessage)], judged=said)
+    async def start_over(self) -> None:
+        """Let every participant forget what it heard, and the thread with it; the result of the run keeps it all."""
+        team = self._team
+        for participant in team._participants:
+            self._marks.append(await participant.checkpoint())
+        for participant in team._participants:
+            await participant.reset()
+        team._thread = []
+        team._buffers = {name: [] for name in team._names}
 
 
 class BaseGroupChat(TaskRunner):
     """Base of all teams. A subclass is a policy: it defines `select_speakers`, and what that remembers.
+
+    A policy that does more than choose defines `conduct` in its place, and gets a `Floor` to do it with.
 
     Args:
         participants: agents or teams, with different names.
@@ -141,8 +137,22 @@ class BaseGroupChat(TaskRunner):
         self._turn = 0
 
     async def select_speakers(self, thread: Sequence[Message]) -> Sequence[str]:
-        """The names of who speaks next, side by side if several. Called between turns."""
+        """The names of who speaks next, side by side if several; none ends the run. Called between turns."""
         raise NotImplementedError
+
+    async def conduct(self, floor: Floor) -> Sequence[str]:
+        """The names of who speaks next, as `select_speakers` says if not overridden."""
+        return await self.select_speakers(floor.thread)
+
+    def check_task(self, task: Sequence[BaseChatMessage]) -> None:
+        """Look at a task before anybody hears it. Raises `ConfigError` if the team cannot work on it."""
+
+    def note(self, speaker: str | None, said: Sequence[Message]) -> None:
+        """Take note of what a speaker said in the turn that just ended; of a task if it is None.
+
+        A policy that learns who spoke here, not from the thread, costs the same however long that is. What a turn
+        changed here and in `conduct` must be in `policy_state`, for the case that the turn is taken back.
+        """
 
     def policy_state(self) -> dict[str, Any]:
         """What the policy remembers, as JSON data: the fields it adds to the saved state."""
@@ -238,7 +248,7 @@ class BaseGroupChat(TaskRunner):
 
     async def _perform(self, run: Run, task: list[BaseChatMessage], output_task: bool) -> str | None:
         try:
-            async with _Seats(self, run) as seats:
+            async with Seats(self.name, self._participants, self._runtime, run) as seats:
                 reason = await self._converse(run, seats, task, output_task)
         except Suspended:
             raise
@@ -248,12 +258,13 @@ class BaseGroupChat(TaskRunner):
         await self._at_rest()
         return reason
 
-    async def _converse(self, run: Run, seats: _Seats, task: list[BaseChatMessage], output_task: bool) -> str:
+    async def _converse(self, run: Run, seats: Seats, task: list[BaseChatMessage], output_task: bool) -> str:
         """Deliver the task, then turn after turn until there is a reason to stop."""
         reason: str | None = None
         if self._termination is not None and self._termination.terminated:
             return ALREADY_TERMINATED
         if not run.begun:
+            self.check_task(task)
             reason = await self._deliver(run, task, output_task)
             run.boundary()
         while reason is None:
@@ -279,30 +290,33 @@ class BaseGroupChat(TaskRunner):
             for buffer in self._buffers.values():
                 buffer.append(message)
         self._thread.extend(messages)
+        self.note(None, messages)
         return await self._judge(messages) if messages and judged else None
 
-    async def _take_turn(self, run: Run, seats: _Seats) -> str | None:
+    async def _take_turn(self, run: Run, seats: Seats) -> str | None:
         marks: list[Undo] = [self._mark()]
         try:
-            selected = await self.select_speakers(self._thread)
+            floor = Floor(self, run, marks)
+            selected = await self.conduct(floor)
             speakers = [selected] if isinstance(selected, str) else list(selected)
             if not speakers:
-                return "The group chat is stopped."
+                return floor.reason
             for participant in seats.find(speakers):
                 marks.append(await participant.checkpoint())
             if self._emit_team_events:
                 run.emit(SelectSpeakerEvent(content=speakers, source=self.manager_name))
-            said = await seats.ask(speakers)
+            said = await seats.ask(speakers, self._buffers, self._turn + 1)
             run.check()
         except Suspended:
             await run.roll_back()
             for undo in reversed(marks):
                 await undo()
             raise
-        judged: list[Message] = []
+        judged = floor.said
         for speaker, answer in zip(speakers, said, strict=True):
             self._thread.extend(answer.thread)
             judged.extend(answer.judged)
+            self.note(speaker, answer.thread)
             for name, buffer in self._buffers.items():
                 if name != speaker:
                     buffer.extend(answer.heard)
@@ -327,11 +341,12 @@ class BaseGroupChat(TaskRunner):
     def _mark(self) -> Undo:
         """How to take back what a turn changes in the team itself."""
         thread, length, turn, policy = self._thread, len(self._thread), self._turn, self.policy_state()
-        buffers = {name: list(messages) for name, messages in self._buffers.items()}
+        buffers = [(name, messages, len(messages)) for name, messages in self._buffers.items()]
 
         async def restore() -> None:
             del thread[length:]
-            self._thread, self._turn, self._buffers = thread, turn, buffers
+            self._thread, self._turn = thread, turn
+            self._buffers = {name: messages[:length] for name, messages, length in buffers}
             self.set_policy_state(policy)
 
         return restore
@@ -392,90 +407,6 @@ class BaseGroupChat(TaskRunner):
 
     def _manager_type(self) -> str:
         return f"{self.manager_name.removesuffix('GroupChatManager')}ManagerState"
-
-
-class _Seats:
-    """The participants in the runtime, for the time of one run."""
-
-    def __init__(self, team: BaseGroupChat, run: Run) -> None:
-        self._team = team
-        self._run = run
-        self._own = SingleThreadedAgentRuntime() if team._runtime is None else None
-        self._runtime: AgentRuntime = self._own or team._runtime  # type: ignore[assignment]
-        self._participants = {participant.name: participant for participant in team._participants}
-        self._ids: dict[str, AgentId] = {}
-
-    async def __aenter__(self) -> _Seats:
-        runtime, key = self._runtime, new_id()
-        if self._own is not None:
-            self._own.start()
-        for name, participant in self._participants.items():
-            seat = AgentId("tinygen.seat", f"{key}/{name}")
-            await runtime.register_agent_instance(_Seat(participant), seat)
-            self._ids[name] = seat
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._own is not None:
-            await self._own.close()
-        else:
-            for seat in self._ids.values():
-                await self._runtime.release(seat)
-
-    def find(self, speakers: Sequence[str]) -> list[BaseChatAgent | BaseGroupChat]:
-        """The participants of these names."""
-        if len(set(speakers)) < len(speakers):
-            raise ConfigError(f"team {self._team.name!r} cannot let anybody speak twice side by side: {speakers}")
-        for name in speakers:
-            if name not in self._participants:
-                raise ConfigError(
-                    f"team {self._team.name!r} has no participant {name!r} who could speak next"
-                    f"{did_you_mean(str(name), self._participants)}"
-                )
-        return [self._participants[name] for name in speakers]
-
-    async def ask(self, speakers: Sequence[str]) -> list[_Said]:
-        """Let them speak, side by side; what they said, in the order of their names."""
-        if len(speakers) == 1:
-            name = speakers[0]
-            return [await self._run.at(name, self._ask(name))]
-        said: dict[str, list[Message]] = {name: [] for name in speakers}
-        try:
-            return await fan_out([(name, partial(self._ask_apart, name, said[name])) for name in speakers])
-        finally:
-            for name in speakers:  # whoever was faster
-                self._run.messages.extend(said[name])
-
-    async def _ask_apart(self, name: str, said: list[Message]) -> _Said:
-        scope = current_scope()
-        assert scope is not None  # fan_out made it
-        scope.said = said
-        return await self._ask(name)
-
-    async def _ask(self, name: str) -> _Said:
-        team, run = self._team, self._run
-        handed, team._buffers[name] = team._buffers[name], []
-        try:
-            said: _Said = await self._runtime.send_message(_YourTurn(handed), self._ids[name])
-        except AgentFailed as failure:
-            cause = failure.__cause__ or failure
-            raise AgentFailed(f"{name}/{failure.agent}", team._turn + 1, None, cause) from cause
-        except Exception as error:  # noqa: BLE001 - named here, raised to whoever awaits the run
-            run.check()
-            raise AgentFailed(name, team._turn + 1, None, error) from error
-        except asyncio.CancelledError as stray:
-            if run.ending:
-                raise
-            raise AgentFailed(name, team._turn + 1, None, stray) from stray
-        return said
-
-
-def _from_agent(name: str, response: Response) -> _Said:
-    """An agent's answer. What others said on its behalf (an agent used as a tool) is not judged as its own."""
-    inner = response.inner_messages or []
-    said = [*inner, response.chat_message]
-    own = [*(message for message in inner if message.source == name), response.chat_message]
-    return _Said(thread=said, heard=[response.chat_message], judged=own)
 
 
 def _check_participants(team: str, participants: Sequence[Any]) -> None:

@@ -1,0 +1,167 @@
+"""The seats of a team: where its participants live in the runtime, and are given their turns.
+
+A seat is an actor; a turn is a message to it. So a team's participants can live wherever the runtime puts them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+from .actors import BaseAgent
+from .addresses import AgentId
+from .agents import BaseChatAgent
+from .clock import new_id
+from .errors import AgentFailed, ConfigError, did_you_mean
+from .messages import BaseAgentEvent, BaseChatMessage, Response, TaskResult
+from .run import current_scope, fan_out
+from .runtime import SingleThreadedAgentRuntime
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from .actors import AgentRuntime, MessageContext
+    from .run import Run
+    from .runner import TaskRunner
+
+    Message = BaseAgentEvent | BaseChatMessage
+
+
+class YourTurn:
+    """To a seat: what was said since its participant last spoke."""
+
+    __slots__ = ("messages",)
+
+    def __init__(self, messages: list[BaseChatMessage]) -> None:
+        self.messages = messages
+
+
+class Said:
+    """From a seat: what goes into the thread, what the others get to hear, and what the termination looks at."""
+
+    __slots__ = ("heard", "judged", "thread")
+
+    def __init__(self, thread: list[Message], heard: list[BaseChatMessage], judged: list[Message]) -> None:
+        self.thread, self.heard, self.judged = thread, heard, judged
+
+
+class Seat(BaseAgent):
+    """A participant's place in the runtime: takes its turn when asked to."""
+
+    def __init__(self, participant: TaskRunner) -> None:
+        super().__init__(participant.description)
+        self._participant = participant
+
+    async def on_message_impl(self, message: Any, ctx: MessageContext) -> Said:
+        scope = current_scope()
+        if scope is None or not isinstance(message, YourTurn):
+            raise ConfigError(f"the seat of {self._participant.name!r} only takes turns of its team's run")
+        if isinstance(self._participant, BaseChatAgent):
+            response = await self._participant.take_turn(message.messages, scope.run)
+            return _from_agent(self._participant.name, response)
+        return await self._inner_team(self._participant, message.messages, scope.run)
+
+    @staticmethod
+    async def _inner_team(team: TaskRunner, messages: list[BaseChatMessage], run: Run) -> Said:
+        """A team as a participant: its run is part of ours; what it says, we say."""
+        result: TaskResult | None = None
+        async for item in team.run_stream(task=messages or None, output_task_messages=False):
+            if isinstance(item, TaskResult):
+                result = item
+            elif isinstance(item, (BaseAgentEvent, BaseChatMessage)):
+                run.emit(item, again=True)
+        said = result.messages if result is not None else []
+        return Said(thread=said, heard=[m for m in said if isinstance(m, BaseChatMessage)], judged=said)
+
+
+class Seats:
+    """The participants in the runtime, for the time of one run."""
+
+    def __init__(self, team: str, participants: Sequence[TaskRunner], runtime: AgentRuntime | None, run: Run) -> None:
+        self._team = team
+        self._run = run
+        self._own = SingleThreadedAgentRuntime() if runtime is None else None
+        self._runtime: AgentRuntime = self._own or runtime  # type: ignore[assignment]
+        self._participants = {participant.name: participant for participant in participants}
+        self._ids: dict[str, AgentId] = {}
+
+    async def __aenter__(self) -> Seats:
+        runtime, key = self._runtime, new_id()
+        if self._own is not None:
+            self._own.start()
+        for name, participant in self._participants.items():
+            seat = AgentId("tinygen.seat", f"{key}/{name}")
+            await runtime.register_agent_instance(Seat(participant), seat)
+            self._ids[name] = seat
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._own is not None:
+            await self._own.close()
+        else:
+            for seat in self._ids.values():
+                await self._runtime.release(seat)
+
+    def find(self, speakers: Sequence[str]) -> list[TaskRunner]:
+        """The participants of these names."""
+        if len(set(speakers)) < len(speakers):
+            raise ConfigError(f"team {self._team!r} cannot let anybody speak twice side by side: {speakers}")
+        for name in speakers:
+            if name not in self._participants:
+                raise ConfigError(
+                    f"team {self._team!r} has no participant {name!r} who could speak next"
+                    f"{did_you_mean(str(name), self._participants)}"
+                )
+        return [self._participants[name] for name in speakers]
+
+    async def ask(self, speakers: Sequence[str], unheard: dict[str, list[BaseChatMessage]], turn: int) -> list[Said]:
+        """Let them speak, side by side; what they said, in the order of their names.
+
+        What each has not heard yet is handed over, and gone from `unheard` with that.
+        """
+        if len(speakers) == 1:
+            name = speakers[0]
+            return [await self._run.at(name, self._ask(name, unheard, turn))]
+        said: dict[str, list[Message]] = {name: [] for name in speakers}
+        try:
+            return await fan_out(
+                [(name, partial(self._ask_apart, name, unheard, turn, said[name])) for name in speakers]
+            )
+        finally:
+            for name in speakers:  # whoever was faster
+                self._run.messages.extend(said[name])
+
+    async def _ask_apart(
+        self, name: str, unheard: dict[str, list[BaseChatMessage]], turn: int, said: list[Message]
+    ) -> Said:
+        scope = current_scope()
+        assert scope is not None  # fan_out made it
+        scope.said = said
+        return await self._ask(name, unheard, turn)
+
+    async def _ask(self, name: str, unheard: dict[str, list[BaseChatMessage]], turn: int) -> Said:
+        run = self._run
+        handed, unheard[name] = unheard[name], []
+        try:
+            said: Said = await self._runtime.send_message(YourTurn(list(handed)), self._ids[name])
+        except AgentFailed as failure:
+            cause = failure.__cause__ or failure
+            raise AgentFailed(f"{name}/{failure.agent}", turn, None, cause) from cause
+        except Exception as error:  # noqa: BLE001 - named here, raised to whoever awaits the run
+            run.check()
+            raise AgentFailed(name, turn, None, error) from error
+        except asyncio.CancelledError as stray:
+            if run.ending:
+                raise
+            raise AgentFailed(name, turn, None, stray) from stray
+        return said
+
+
+def _from_agent(name: str, response: Response) -> Said:
+    """An agent's answer. What others said on its behalf (an agent used as a tool) is not judged as its own."""
+    inner = response.inner_messages or []
+    said = [*inner, response.chat_message]
+    own = [*(message for message in inner if message.source == name), response.chat_message]
+    return Said(thread=said, heard=[response.chat_message], judged=own)
