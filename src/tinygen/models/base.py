@@ -351,8 +351,7 @@ class HTTPChatCompletionClient(ObservedClient):
         if not isinstance(max_retries, int) or isinstance(max_retries, bool) or max_retries < 0:
             raise ConfigError(f"max_retries must be a count, 0 or more, not {max_retries!r}")
         self._timeout = timeout
-        read = timeout if read_timeout is None else min(read_timeout, timeout)
-        self._timeouts = (min(connect_timeout, timeout), read)
+        self._timeouts = (min(connect_timeout, timeout), read_timeout)
         self._max_retries = max_retries
         self._max_retry_wait = max_retry_wait
         self._default_headers = checked_headers(default_headers or {})

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from .wire import Request
 
-    Timeouts = tuple[float, float]  # seconds for a connection to come about, and without a byte
+    Timeouts = tuple[float, float | None]  # seconds for a connection to come about, and without a byte
 
 KEEP_ALIVE = 30.0  # seconds an idle connection is kept; most servers keep theirs for 60 or more
 BODY_LIMIT = 64 * 2**20  # bytes of one answer

@@ -8,6 +8,7 @@ that is under way. Neither needs a task for each read, nor `asyncio.timeout`, wh
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from contextvars import Context
 from functools import partial
@@ -17,7 +18,7 @@ from ..errors import ConnectionFailed, ModelTimeout
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Generator
     from typing import Any, TypeVar
 
     from ..cancellation import CancellationToken
@@ -33,9 +34,13 @@ class Closed(ConnectionFailed):
 
 
 class Line(asyncio.Protocol):
-    """One connection, as httpcore reads and writes it."""
+    """One connection, as httpcore reads and writes it.
 
-    def __init__(self) -> None:
+    `early` is a connected socket that the loop does not know of yet. What is sent first goes out there at once: so of
+    many calls begun together the first is on its way before the second is even written.
+    """
+
+    def __init__(self, early: socket.socket | None = None) -> None:
         self.received = 0  # bytes in all
         self._broken: BaseException | None = None  # what to raise instead of going on
         self._transport: Any = None
@@ -46,6 +51,7 @@ class Line(asyncio.Protocol):
         self._lost: BaseException | None = None
         self._full = False
         self._waiter: asyncio.Future[None] | None = None
+        self._early = early
 
     @property
     def alive(self) -> bool:
@@ -57,6 +63,8 @@ class Line(asyncio.Protocol):
         self._broken = self._broken or reason or Closed("the client was closed before the answer came")
         if self._transport is not None:
             self._transport.abort()
+        elif self._early is not None:
+            self._early.close()
         self._wake()
 
     def connection_made(self, transport: Any) -> None:
@@ -116,10 +124,27 @@ class Line(asyncio.Protocol):
     async def _flush(self, timeout: float | None) -> None:
         # a connection that breaks meanwhile shows when the answer is read: there may be one already
         data, self._outgoing = b"".join(self._outgoing), []
-        if not self._ended and not self._broken:
+        if (early := self._early) is not None and not self._broken:
+            try:
+                data = data[early.send(data) :]
+            except OSError:
+                pass  # whoever reads meets it again
+            await asyncio.sleep(0)
+            await self._introduce(early)
+        if data and not self._ended and not self._broken:
             self._transport.write(data)
             while self._full and not (self._ended or self._broken or self._buffer):  # it may answer early
                 await self._wait(timeout)
+
+    async def _introduce(self, early: socket.socket) -> None:
+        """Let the loop know of the socket."""
+        self._early = None
+        try:
+            if not self._broken:
+                await _Apart(asyncio.get_running_loop().create_connection(lambda: self, sock=early))
+        finally:
+            if self._transport is None:
+                early.close()
 
     async def aclose(self) -> None:
         """Close."""
@@ -150,6 +175,25 @@ class Line(asyncio.Protocol):
 def _expire(waiter: asyncio.Future[None], seconds: float) -> None:
     if not waiter.done():
         waiter.set_exception(ModelTimeout(f"nothing came for {seconds:g} s (read_timeout)"))
+
+
+class _Apart:
+    """Awaits something in an empty context: a connection outlives the run that happens to need it first."""
+
+    def __init__(self, work: Coroutine[Any, Any, Any]) -> None:
+        self._work = work
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        context, step, given = Context(), self._work.send, None
+        while True:
+            try:
+                waited = context.run(step, given)
+            except StopIteration:
+                return
+            try:
+                given, step = (yield waited), self._work.send
+            except BaseException as error:  # handed on
+                given, step = error, self._work.throw
 
 
 class Guard:
@@ -236,6 +280,8 @@ def _tell(waiter: asyncio.Future[None], _: object) -> None:
 async def dial(host: str, port: int, tls: ssl.SSLContext | None, timeout: float, guard: Guard) -> Line:
     """A new connection. Raises `OSError`, `asyncio.TimeoutError`."""
     loop = asyncio.get_running_loop()
+    if tls is None and (early := _connected(host, port)):
+        return Line(early)
     line = Line()
     options: dict[str, Any] = {}
     if isinstance(loop, asyncio.BaseEventLoop) and not (":" in host or host.replace(".", "").isdigit()):
@@ -249,3 +295,16 @@ async def dial(host: str, port: int, tls: ssl.SSLContext | None, timeout: float,
         line.abort()
         raise
     return line
+
+
+def _connected(host: str, port: int) -> socket.socket | None:
+    """A connection to an address of this machine, if it comes about at once, as it mostly does."""
+    if not host.startswith("127."):
+        return None
+    made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    made.setblocking(False)
+    if made.connect_ex((host, port)) and made.connect_ex((host, port)) not in (0, errno.EISCONN):
+        made.close()
+        return None
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return made
