@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 
-from . import actors, models, startup, turns
+from . import actors, models, startup, turns, wrappers
 from .harness import Row, show
 
 
@@ -41,6 +41,9 @@ WORKLOADS: dict[str, Callable[[], Iterable[Row]]] = {
     "team-2000": partial(turns.round_robin, 2000),
     "state": turns.state,
     "model": _model_calls,
+    "cache": wrappers.caches,
+    "wrappers": wrappers.stacks,
+    "first-piece": wrappers.first_pieces,
     "idle": actors.idle_agents,
     "installed": startup.installed_size,
 }
@@ -61,6 +64,10 @@ TARGETS = {  # beginning of a row's name -> what we want it to be, as a ratio to
     "round robin of three assistants": "<= 60 us, no growth",
     "save": "<= 3x",
     "load": "<= 3x",
+    "cache hit: in memory": "<= 50 us",
+    "cache hit: on disk": "<= 300 us",
+    "call: stack": "<= 40 us more",
+    "first piece": "<= 200 us more",
     "model call: one": "<= 1.2x",
     "model call: history": "<= 1.5x",
     "model call: stream": "<= 1.5x",

@@ -11,6 +11,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 CHUNKS = 2_000
@@ -21,27 +23,109 @@ SLOW = 0.05  # seconds that the slow answer takes
 # --- the server
 
 
-def _chunk(text: str | None, finish: str | None = None) -> bytes:
-    choice = {"index": 0, "delta": {"content": text} if text else {}, "logprobs": None, "finish_reason": finish}
-    data = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}
-    event = b"data: " + json.dumps(data).encode() + b"\n\n"
-    return b"%x\r\n%b\r\n" % (len(event), event)
+@dataclass
+class Wire:
+    """One wire format: how the server says a text in it, and how a bare client finds the text again."""
+
+    module: str
+    client: str
+    path: str
+    data: Callable[[str | None, bool], Any]  # of a text, and whether it is the last
+    text: Callable[[Any], str | None]
+    prefix: bytes = b"data: "
+    stream: str = "text/event-stream"
+    end: bytes = b""
+
+    def whole(self) -> bytes:
+        body = json.dumps(self.data("hello " * 20, True)).encode()
+        return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+
+    def chunks(self) -> list[bytes]:
+        data = [self.data(f"word{n} ", False) for n in range(CHUNKS)] + [self.data(None, True)]
+        events = [self.prefix + json.dumps(each).encode() + b"\n\n" for each in data] + [self.end]
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ntransfer-encoding: chunked\r\n\r\n" % self.stream.encode()
+        return [head, *(b"%x\r\n%b\r\n" % (len(event), event) for event in events if event), b"0\r\n\r\n"]
 
 
-ANSWER = json.dumps(
-    {
-        "id": "chatcmpl-1",
+def _openai(text: str | None, last: bool) -> Any:
+    message = {"role": "assistant", "content": text} if text else {}
+    choice = {"index": 0, "message": message, "delta": message, "logprobs": None}
+    usage = {"usage": {"prompt_tokens": 5, "completion_tokens": 20, "total_tokens": 25}} if last else {}
+    end = {"finish_reason": "stop" if last else None}
+    return {
+        "id": "c-1",
         "object": "chat.completion",
         "created": 1,
         "model": "m",
-        "choices": [{"index": 0, "message": {"role": "assistant", "content": "hello " * 20}, "finish_reason": "stop"}],
-        "usage": {"prompt_tokens": 5, "completion_tokens": 20, "total_tokens": 25},
+        "choices": [{**choice, **end}],
+        **usage,
     }
-).encode()
-WHOLE = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(ANSWER), ANSWER)
-STREAM = [_chunk(f"word{n} ") for n in range(CHUNKS)] + [_chunk(None, "stop")]
-EVENTS = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-DONE = b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"
+
+
+def _gemini(text: str | None, last: bool) -> Any:
+    content = {"parts": [{"text": text or ""}], "role": "model"}
+    usage = {"promptTokenCount": 5, "candidatesTokenCount": 20, "totalTokenCount": 25}
+    candidate = {"content": content, "index": 0, **({"finishReason": "STOP"} if last else {})}
+    return {"candidates": [candidate], "usageMetadata": usage, "modelVersion": "m", "responseId": "r-1"}
+
+
+def _ollama(text: str | None, last: bool) -> Any:
+    message = {"role": "assistant", "content": text or ""}
+    end = {"done_reason": "stop", "prompt_eval_count": 5, "eval_count": 20} if last else {}
+    return {"model": "m", "created_at": "2025-01-01T00:00:00.000000Z", "message": message, "done": last, **end}
+
+
+def _anthropic(text: str | None, last: bool) -> Any:
+    if text and not last:
+        return {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}
+    end = {"stop_reason": "end_turn", "stop_sequence": None}
+    usage = {"input_tokens": 5, "output_tokens": 20}
+    if not text:
+        return {"type": "message_delta", "delta": end, "usage": usage}
+    return {"id": "c-1", "type": "message", "content": [{"type": "text", "text": text}], **end, "usage": usage}
+
+
+def _responses(text: str | None, last: bool) -> Any:
+    if text and not last:
+        return {"type": "response.output_text.delta", "item_id": "i-1", "output_index": 0, "delta": text}
+    item = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": text or ""}]}
+    usage = {"input_tokens": 5, "output_tokens": 20, "total_tokens": 25}
+    response = {"id": "r-1", "object": "response", "status": "completed", "output": [item], "usage": usage}
+    return response if text else {"type": "response.completed", "response": response}
+
+
+WIRES = {
+    "openai": Wire(
+        *("openai", "OpenAIChatCompletionClient", "/chat/completions"),
+        data=_openai,
+        text=lambda data: data["choices"][0]["delta"].get("content"),
+        end=b"data: [DONE]\n\n",
+    ),
+    "responses": Wire(
+        *("responses", "OpenAIResponsesClient", "/responses"),
+        data=_responses,
+        text=lambda data: data["output"][0]["content"][0]["text"] if "output" in data else data.get("delta"),
+    ),
+    "anthropic": Wire(
+        *("anthropic", "AnthropicChatCompletionClient", "/v1/messages"),
+        data=_anthropic,
+        text=lambda data: data["content"][0]["text"] if "content" in data else data["delta"].get("text"),
+    ),
+    "gemini": Wire(
+        *("gemini", "GeminiChatCompletionClient", "/models/m:generateContent"),
+        data=_gemini,
+        text=lambda data: data["candidates"][0]["content"]["parts"][0]["text"],
+    ),
+    "ollama": Wire(
+        *("ollama", "OllamaChatCompletionClient", "/api/chat"),
+        data=_ollama,
+        text=lambda data: data["message"]["content"],
+        prefix=b"",
+        stream="application/x-ndjson",
+    ),
+}
+ANSWERS = {(name, kind): [wire.whole()] for name, wire in WIRES.items() for kind in ("whole", "slow")}
+ANSWERS |= {(name, "stream"): wire.chunks() for name, wire in WIRES.items()}
 
 
 class _Server(asyncio.Protocol):
@@ -59,15 +143,12 @@ class _Server(asyncio.Protocol):
                 self._answer(head.split(b" ", 2)[1])
 
     def _answer(self, path: bytes) -> None:
-        if path.startswith(b"/slow"):
-            asyncio.get_running_loop().call_later(SLOW, self._transport.write, WHOLE)
-        elif path.startswith(b"/stream"):
-            self._transport.write(EVENTS)
-            for chunk in STREAM:
-                self._transport.write(chunk)
-            self._transport.write(DONE)
-        else:
-            self._transport.write(WHOLE)
+        _, name, kind, *_ = path.decode().split("/")
+        if kind == "slow":
+            asyncio.get_running_loop().call_later(SLOW, self._transport.write, *ANSWERS[name, kind])
+            return
+        for piece in ANSWERS[name, kind]:
+            self._transport.write(piece)
 
 
 async def _serve() -> None:
@@ -81,13 +162,13 @@ class _Child:
 
     _process: subprocess.Popen[str] | None = None
 
-    def url(self, kind: str) -> str:
+    def url(self, kind: str, wire: str = "openai") -> str:
         if self._process is None:
             command = [sys.executable, __file__, "serve"]
             _Child._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
             assert self._process is not None and self._process.stdout is not None
             _Child.port = int(self._process.stdout.readline())
-        return f"http://127.0.0.1:{self.port}/{kind}"
+        return f"http://127.0.0.1:{self.port}/{wire}/{kind}"
 
     port = 0
 
@@ -116,10 +197,10 @@ def _history(count: int) -> list[Any]:
     ]
 
 
-def _client(kind: str) -> Any:
-    from tinygen.models.openai import OpenAIChatCompletionClient
-
-    return OpenAIChatCompletionClient(model="m", api_key="sk-0123456789", base_url=server.url(kind))
+def _client(kind: str, wire: str = "openai") -> Any:
+    module = import_module(f"tinygen.models.{WIRES[wire].module}")
+    key = {} if wire == "ollama" else {"api_key": "sk-0123456789"}
+    return getattr(module, WIRES[wire].client)(model="m", base_url=server.url(kind, wire), **key)
 
 
 def _cpu(times: int, action: Callable[[], Awaitable[Any]]) -> Awaitable[float]:
@@ -138,10 +219,11 @@ def _cpu(times: int, action: Callable[[], Awaitable[Any]]) -> Awaitable[float]:
     return measure()
 
 
-def _bare(kind: str, body: bytes, times: int, stream: bool = False, parse: bool = True) -> float:
+def _bare(kind: str, body: bytes, times: int, stream: bool = False, name: str = "openai") -> float:
     import httpx
 
-    url = server.url(kind) + "/chat/completions"
+    wire = WIRES[name]
+    url, prefix = server.url(kind, name) + wire.path, wire.prefix.decode() + "{"
     headers = {"content-type": "application/json", "authorization": "Bearer sk-0123456789"}
 
     async def run() -> float:
@@ -149,28 +231,28 @@ def _bare(kind: str, body: bytes, times: int, stream: bool = False, parse: bool 
 
             async def whole() -> None:
                 response = await client.post(url, content=body, headers=headers)
-                assert json.loads(response.content)["choices"][0]["message"]["content"]
+                assert wire.text(json.loads(response.content))
 
             async def events() -> None:
                 said = []
                 async with client.stream("POST", url, content=body, headers=headers) as response:
-                    async for line in response.aiter_lines() if parse else response.aiter_raw():
-                        if parse and line.startswith("data: {"):
-                            said.append(json.loads(line[6:])["choices"][0]["delta"].get("content"))
-                assert len(said) == (CHUNKS + 1 if parse else 0)
+                    async for line in response.aiter_lines():
+                        if line.startswith(prefix):
+                            said.append(wire.text(json.loads(line[len(prefix) - 1 :])))
+                assert len(said) == CHUNKS + 1
 
             return await _cpu(times, events if stream else whole)
 
     return asyncio.run(run())
 
 
-def _ours(kind: str, messages: list[Any], times: int, stream: bool = False) -> float:
+def _ours(kind: str, messages: list[Any], times: int, stream: bool = False, name: str = "openai") -> float:
     from tinygen.cancellation import CancellationToken
 
     token = CancellationToken()  # as agents give one
 
     async def run() -> float:
-        async with _client(kind) as client:
+        async with _client(kind, name) as client:
 
             async def whole() -> None:
                 assert (await client.create(messages, cancellation_token=token)).content
@@ -223,7 +305,7 @@ def _bare_at_once(count: int) -> float:
 
 
 def _body(messages: list[Any]) -> bytes:
-    from tinygen.models.openai import encode_message
+    from tinygen.models.chat import encode_message
 
     texts = ",".join(encode_message(message) for message in messages)
     return f'{{"model":"m","messages":[{texts}]}}'.encode()
@@ -236,10 +318,25 @@ def workloads() -> list[tuple[str, Callable[[], float], Callable[[], float]]]:
         ("one request", lambda: _bare("whole", _body(one), 100), lambda: _ours("whole", one, 100)),
         (f"history of {HISTORY}", lambda: _bare("whole", _body(long), 20), lambda: _ours("whole", long, 20)),
         (f"stream of {CHUNKS}", lambda: _bare("stream", _body(one), 3, True), lambda: _ours("stream", one, 3, True)),
+        *(each for name in WIRES if name != "openai" for each in _of_format(name)),
         ("100 at once, bare connections", lambda: SLOW, lambda: _bare_at_once(100)),
         ("100 calls at once", lambda: SLOW, lambda: _at_once(100)),
         ("1,000 at once, bare connections", lambda: SLOW, lambda: _bare_at_once(1_000)),
         ("1,000 calls at once", lambda: SLOW, lambda: _at_once(1_000)),
+    ]
+
+
+def _of_format(name: str) -> list[tuple[str, Callable[[], float], Callable[[], float]]]:
+    """The same with another wire format; what is sent does not matter to the floor, but its size does."""
+    one, long = _history(1), _history(HISTORY)
+    works = [("one request", "whole", one, 100, False), (f"history of {HISTORY}", "whole", long, 20, False)]
+    return [
+        (
+            f"{name}: {what}",
+            lambda kind=kind, talk=talk, times=times, stream=stream: _bare(kind, _body(talk), times, stream, name),
+            lambda kind=kind, talk=talk, times=times, stream=stream: _ours(kind, talk, times, stream, name),
+        )
+        for what, kind, talk, times, stream in [*works, (f"stream of {CHUNKS}", "stream", one, 3, True)]
     ]
 
 
@@ -258,7 +355,7 @@ def main() -> None:
     else:
         run(
             lambda name, floor, ours: print(
-                f"{name:22} {floor * 1e6:10.0f} us {ours * 1e6:10.0f} us {ours / floor:6.2f}x"
+                f"{name:31} {floor * 1e6:10.0f} us {ours * 1e6:10.0f} us {ours / floor:6.2f}x"
             )
         )
 

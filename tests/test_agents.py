@@ -16,6 +16,7 @@ from agents_for_tests import Counter
 from tinygen import (
     AgentFailed,
     AssistantAgent,
+    BaseChatAgent,
     CancellationToken,
     ConfigError,
     FunctionCall,
@@ -94,10 +95,10 @@ async def test_a_handoff_is_answered_with_a_handoff_back() -> None:
     assert asked == ["Handoff received from bob. Enter your response: "]
 
 
-async def test_a_handoff_to_somebody_else_is_refused() -> None:
-    agent = UserProxyAgent("user", input_func=lambda prompt: "x")
-    with pytest.raises(ConfigError, match="was given a handoff to 'eve'"):
-        await agent.run(task=HandoffMessage(content="yours", target="eve", source="bob"))
+async def test_a_handoff_to_somebody_else_is_only_something_that_was_said() -> None:
+    agent = UserProxyAgent("user", input_func=lambda prompt: prompt)
+    answer = (await agent.run(task=HandoffMessage(content="yours", target="eve", source="bob"))).messages[-1]
+    assert (type(answer), answer.to_text()) == (TextMessage, "Enter your response: ")
 
 
 async def test_an_input_function_can_tell_which_request_it_answers() -> None:
@@ -120,6 +121,31 @@ async def test_an_input_function_that_fails_fails_the_run_with_its_own_error() -
 
     with pytest.raises(EOFError, match="no terminal"):
         await UserProxyAgent("user", input_func=ask).run(task="q")
+
+
+async def test_a_person_asked_outside_a_run_is_left_alone_when_the_token_is_cancelled() -> None:
+    asked = asyncio.Event()
+
+    async def ask(prompt: str, token: CancellationToken | None) -> str:
+        asked.set()
+        await asyncio.Event().wait()
+        return "never"
+
+    token = CancellationToken()
+    question = TextMessage(content="q", source="bob")
+    asking = asyncio.ensure_future(UserProxyAgent("user", input_func=ask).on_messages([question], token))
+    await asked.wait()
+    token.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+
+
+async def test_an_agent_that_defines_nothing_says_what_it_must_define() -> None:
+    class Idle(BaseChatAgent):
+        pass
+
+    with pytest.raises(NotImplementedError, match=r"Idle must define on_messages\(\) or on_messages_stream\(\)"):
+        await Idle("idle", "does nothing").run(task="q")
 
 
 async def test_a_person_who_does_not_answer_does_not_hold_a_run() -> None:

@@ -420,6 +420,28 @@ async def test_a_handoff_tool_that_fails_hands_nothing_over() -> None:
     assert (answer.type, answer.to_text()) == ("ToolCallSummaryMessage", "not now")
 
 
+@pytest.mark.parametrize(("arguments", "content"), [('{"why": "tired"}', "over, as tired"), ("{}", "")])
+async def test_a_handoff_tool_of_ones_own_gets_the_arguments_of_its_call(arguments: str, content: str) -> None:
+    class Reasoned(Handoff):
+        @property
+        def handoff_tool(self) -> Any:
+            def hand_off(why: str) -> str:
+                return f"over, as {why}"
+
+            return FunctionTool(hand_off, name=self.name, description="")
+
+    agent = AssistantAgent("a", model([call("transfer_to_bob", arguments)]), handoffs=[Reasoned(target="bob")])
+    answer = (await agent.run(task="q")).messages[-1]
+    assert isinstance(answer, HandoffMessage) == bool(content)
+    assert answer.to_text() == (content or "arguments.why: this key is missing")
+
+
+async def test_what_a_model_makes_up_for_a_handoff_without_arguments_is_passed_over() -> None:
+    agent = AssistantAgent("a", model([call("transfer_to_bob", '{"reason": "tired"')]), handoffs=["bob"])
+    answer = (await agent.run(task="q")).messages[-1]
+    assert isinstance(answer, HandoffMessage)
+
+
 async def test_the_instructions_are_the_same_message_in_every_turn() -> None:
     client = model("one", "two")
     agent = AssistantAgent("a", client)

@@ -18,17 +18,23 @@ import pytest
 from agents_for_tests import Counter
 from steps import CountingLoop, run_counted
 from tinygen import (
+    AgentTool,
     AssistantAgent,
     AssistantMessage,
     CancellationToken,
     FunctionCall,
     FunctionExecutionResultMessage,
+    MessageFilterAgent,
+    MessageFilterConfig,
+    PerSourceFilter,
     ReplayChatCompletionClient,
     ReplayRequest,
     RoundRobinGroupChat,
     RunLimits,
     SingleThreadedAgentRuntime,
+    SocietyOfMindAgent,
     TaskResult,
+    TeamTool,
 )
 
 
@@ -158,6 +164,56 @@ def test_a_team_cut_short_at_any_step_ends_cleanly_and_runs_again(way: Any, shar
     else:
         raise AssertionError("the run never got to its end")
     assert at > 15
+    gc.collect()
+
+
+def make_nested() -> RoundRobinGroupChat:
+    """Agents used as tools, called side by side and twice; a society; an agent behind a filter."""
+
+    def ask_both(request: ReplayRequest) -> Any:
+        last = request.messages[-1]
+        if isinstance(last, FunctionExecutionResultMessage):
+            return " ".join(result.content for result in last.content)
+        return [FunctionCall(str(n), '{"task": "x"}', name) for n, name in enumerate(["expert", "pair", "expert"])]
+
+    def helper(name: str) -> AssistantAgent:
+        return AssistantAgent(name, ReplayChatCompletionClient(reply), tools=[look_up], reflect_on_tool_use=True)
+
+    pair = RoundRobinGroupChat([helper("p"), helper("q")], max_turns=2)
+    tools = [AgentTool(helper("expert")), TeamTool(pair, "pair", "Two.", return_value_as_last_message=True)]
+    lead = AssistantAgent("lead", ReplayChatCompletionClient(ask_both), tools=tools, max_tool_iterations=2)
+    inner = RoundRobinGroupChat([helper("r"), helper("s")], max_turns=2)
+    society = SocietyOfMindAgent("society", inner, ReplayChatCompletionClient(lambda request: "we agree"))
+    hears = MessageFilterConfig(per_source=[PerSourceFilter(source="lead")])
+    return RoundRobinGroupChat([lead, society, MessageFilterAgent("last", helper("wrapped"), hears)], max_turns=3)
+
+
+async def cut_nested_and_run_again(loop: CountingLoop, way: Any, at: int) -> bool:
+    team = make_nested()
+    try:
+        result: TaskResult = await way(team, lambda hook: loop.arm(at, hook))
+        over = result.stop_reason != "enough"
+    except asyncio.CancelledError:
+        over = False
+    again = await team.run(task="again")
+    answers = {m.source: m.to_text() for m in again.messages if m.type == "TextMessage"}
+    assert (answers["lead"], answers["society"]) == (
+        "expert: w0! w1! w0! w1! expert: w0! w1!",
+        "we agree",
+    )
+    assert answers["last"] == "w0! w1!"
+    assert not again.abandoned
+    return over
+
+
+@pytest.mark.parametrize("way", [by_token, by_asyncio, by_stop], ids=lambda way: way.__name__)
+def test_agents_inside_of_agents_are_cut_short_with_the_run_and_run_again(way: Any) -> None:
+    for at in range(1, 600):
+        if run_counted(partial(cut_nested_and_run_again, way=way, at=at)):
+            break
+    else:
+        raise AssertionError("the run never got to its end")
+    assert at > 30
     gc.collect()
 
 

@@ -47,6 +47,7 @@ from tinygen.messages import (
     ThoughtEvent,
     UserMessage,
 )
+from tinygen.usage import PartUsage
 from typed_values import JSON, TYPES, Color, Level, Tree, damaged
 
 MODES = ("wire", "state", "arguments")
@@ -841,6 +842,16 @@ EXAMPLES: list[tuple[Record, dict[str, Any]]] = [
             "pending": [],
             "usage": {"prompt_tokens": 0, "completion_tokens": 0},
             "abandoned": [],
+        },
+    ),
+    (
+        messages.RunUsage(2, 1, cost=0.5, model_calls=1, by_agent={"a": PartUsage(2, 1, calls=1, cost=0.5)}),
+        {
+            "prompt_tokens": 2,
+            "completion_tokens": 1,
+            "cost": 0.5,
+            "model_calls": 1,
+            "by_agent": {"a": {"prompt_tokens": 2, "completion_tokens": 1, "calls": 1, "cost": 0.5}},
         },
     ),
 ]

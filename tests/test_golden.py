@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 import pytest
 
 from tinygen import (
+    AgentTool,
+    ApprovalResponse,
     AssistantAgent,
     AssistantMessage,
     BaseChatAgent,
+    CodeExecutorAgent,
+    CodeGenerationEvent,
     CreateResult,
+    DiGraphBuilder,
     FunctionCall,
     FunctionExecutionResult,
     FunctionExecutionResultMessage,
+    GraphFlow,
     HandoffMessage,
     ListMemory,
+    LocalCommandLineCodeExecutor,
+    MagenticOneGroupChat,
     MemoryContent,
     ReplayChatCompletionClient,
     RequestUsage,
     RoundRobinGroupChat,
+    SelectorGroupChat,
+    SocietyOfMindAgent,
     StructuredMessage,
+    Swarm,
     TaskResult,
     TextMentionTermination,
     TextMessage,
@@ -191,6 +203,113 @@ async def test_g14_a_team_can_say_who_speaks_next() -> None:
     ]
 
 
+def ledger(done: bool, *, moves: bool = True) -> str:
+    answers = {
+        "is_request_satisfied": done,
+        "is_in_loop": False,
+        "is_progress_being_made": moves,
+        "next_speaker": "a",
+        "instruction_or_question": "go",
+    }
+    return json.dumps({key: {"reason": "why", "answer": answer} for key, answer in answers.items()})
+
+
+async def test_g18_a_magentic_team_plans_instructs_and_gives_the_final_answer() -> None:
+    model = ReplayChatCompletionClient(["facts", "plan", ledger(False), ledger(True), "final"])
+    member = AssistantAgent("a", ReplayChatCompletionClient(["a"]))
+    assert await trace(MagenticOneGroupChat([member], model)) == [
+        "TextMessage[user]",
+        "TextMessage[MagenticOneOrchestrator]",
+        "TextMessage[MagenticOneOrchestrator]",
+        "TextMessage[a]",
+        "TextMessage[MagenticOneOrchestrator]",
+        "(5, why)",
+    ]
+
+
+async def test_g19_a_magentic_team_that_stalls_plans_again() -> None:
+    model = ReplayChatCompletionClient(
+        ["facts", "plan", ledger(False, moves=False), "facts 2", "plan 2", ledger(True), "final"]
+    )
+    member = AssistantAgent("a", ReplayChatCompletionClient(["a"]))
+    assert await trace(MagenticOneGroupChat([member], model, max_stalls=1)) == [
+        "TextMessage[user]",
+        *["TextMessage[MagenticOneOrchestrator]"] * 3,
+        "(4, why)",
+    ]
+
+
+@pytest.mark.parametrize("more", [{}, {"allow_repeated_speaker": True}], ids=["not again", "again"])
+async def test_g15_a_selector_is_asked_again_when_it_names_two(more: dict[str, bool]) -> None:
+    members = [AssistantAgent(name, ReplayChatCompletionClient([name])) for name in "abc"]
+    model = ReplayChatCompletionClient(["b", "a and b", "a"])
+    team = SelectorGroupChat(members, model, max_turns=2, emit_team_events=True, **more)  # type: ignore[arg-type]
+    assert await trace(team) == [
+        "TextMessage[user]",
+        "SelectSpeakerEvent[SelectorGroupChatManager]",
+        "TextMessage[b]",
+        "SelectSpeakerEvent[SelectorGroupChatManager]",
+        "TextMessage[a]",
+        "(5, Maximum number of turns 2 reached.)",
+    ]
+    assert len(model.create_calls) == 3
+
+
+async def test_g16_a_swarm_goes_on_with_whom_it_was_handed_to() -> None:
+    a = AssistantAgent("a", ReplayChatCompletionClient([[call("transfer_to_b", "{}")]]), handoffs=["b"])
+    b = AssistantAgent("b", ReplayChatCompletionClient(["TERMINATE"]))
+    assert await trace(Swarm([a, b], termination_condition=TextMentionTermination("TERMINATE"))) == [
+        "TextMessage[user]",
+        "ToolCallRequestEvent[a]",
+        "ToolCallExecutionEvent[a]",
+        "HandoffMessage[a]",
+        "TextMessage[b]",
+        "(5, Text 'TERMINATE' mentioned)",
+    ]
+
+
+def executor(*script: str) -> CodeExecutorAgent:
+    """Without a script it has no model."""
+    return CodeExecutorAgent(
+        "cx",
+        LocalCommandLineCodeExecutor(),
+        model_client=ReplayChatCompletionClient(list(script)) if script else None,
+        max_retries_on_error=1,
+        approval_func=lambda request: ApprovalResponse(approved=True, reason="a test"),
+    )
+
+
+async def test_g20_code_in_a_message_is_executed() -> None:
+    task = "```python\nprint(6 * 7)\n```"
+    assert await trace(executor(), task=task) == ["TextMessage[user]", "TextMessage[cx]", "(2, None)"]
+    assert (await executor().run(task=task)).messages[-1].to_text() == "42\n"
+
+
+async def test_g21_code_that_fails_is_corrected_and_the_result_has_all_of_it() -> None:
+    script = (
+        "```python\n1 / 0\n```",
+        '{"reason": "divide by one", "retry": true}',
+        "```python\nprint(1)\n```",
+        "It is 1.",
+    )
+    events = ["CodeGenerationEvent[cx]", "CodeExecutionEvent[cx]"]
+    assert await trace(executor(*script)) == [
+        "TextMessage[user]",
+        *events,
+        "CodeGenerationEvent[cx]",
+        *events,
+        "TextMessage[cx]",
+        "(7, None)",
+    ]
+    result = await executor(*script).run(task="q")
+    assert [(m.retry_attempt, len(m.code_blocks)) for m in result.messages if isinstance(m, CodeGenerationEvent)] == [
+        (0, 1),
+        (0, 0),
+        (1, 1),
+    ]
+    assert result.messages[3].to_text() == "Attempt number: 1\nProposed correction: divide by one"  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("is_async", [True, False])
 async def test_g22_a_user_proxy_asks_and_passes_on_the_answer(is_async: bool) -> None:
     async def ask_async(prompt: str, token: object) -> str:
@@ -198,6 +317,33 @@ async def test_g22_a_user_proxy_asks_and_passes_on_the_answer(is_async: bool) ->
 
     agent: BaseChatAgent = UserProxyAgent("u", input_func=ask_async if is_async else lambda prompt: "yes")
     assert await trace(agent) == ["TextMessage[user]", "UserInputRequestedEvent[u]", "TextMessage[u]", "(3, None)"]
+
+
+@pytest.mark.parametrize("streamed", [True, False], ids=["run_stream", "run"])
+async def test_g23_a_society_says_what_its_team_says_and_then_its_answer(streamed: bool) -> None:
+    members = [AssistantAgent(name, ReplayChatCompletionClient([name])) for name in "pq"]
+    society = SocietyOfMindAgent("som", RoundRobinGroupChat(members, max_turns=2), ReplayChatCompletionClient(["done"]))
+    if streamed:
+        texts = [f"TextMessage[{name}]" for name in ("user", "p", "q", "som")]
+        assert await trace(society) == [*texts, "(4, None)"]
+    else:
+        assert [message.source for message in (await society.run(task="q")).messages] == ["user", "p", "q", "som"]
+
+
+async def test_g24_an_agent_used_as_a_tool_is_heard_in_the_stream_of_its_caller() -> None:
+    sub = AssistantAgent("sub", ReplayChatCompletionClient(["found TERMINATE"]))
+    model = ReplayChatCompletionClient([[call("sub", '{"task": "look"}')], "not finished"])
+    main = AssistantAgent("main", model, tools=[AgentTool(sub)], max_tool_iterations=2)
+    inside = [
+        "TextMessage[user]",
+        "ToolCallRequestEvent[main]",
+        "TextMessage[user]",
+        "TextMessage[sub]",
+        "ToolCallExecutionEvent[main]",
+        "TextMessage[main]",
+    ]
+    team = RoundRobinGroupChat([main], termination_condition=TextMentionTermination("TERMINATE"), max_turns=1)
+    assert await trace(team) == [*inside, "(6, Maximum number of turns 1 reached.)"]
 
 
 async def test_g25_bad_arguments_and_an_unknown_tool_are_told_to_the_model() -> None:
@@ -210,6 +356,27 @@ async def test_g25_bad_arguments_and_an_unknown_tool_are_told_to_the_model() -> 
         "ToolCallSummaryMessage",
     ]
     assert [(answer.call_id, answer.is_error) for answer in result.messages[2].content] == [("0", True), ("1", True)]  # type: ignore[union-attr]
+
+
+def diamond(**arguments: object) -> GraphFlow:
+    builder = DiGraphBuilder()
+    for name in "abcd":
+        builder.add_node(AssistantAgent(name, ReplayChatCompletionClient(["STOP" if name == "b" else name] * 9)))
+    builder.add_edge("a", "b").add_edge("a", "c").add_edge("b", "d").add_edge("c", "d")
+    return GraphFlow(builder.get_participants(), builder.build(), **arguments)  # type: ignore[arg-type]
+
+
+async def test_g17_a_diamond_fans_out_and_joins() -> None:
+    said = [f"TextMessage[{source}]" for source in ("user", "a", "b", "c", "d")]
+    assert await trace(diamond()) == [*said, "(5, Digraph execution is complete)"]
+
+
+async def test_g26_what_one_of_several_says_side_by_side_ends_the_run() -> None:
+    said = [f"TextMessage[{source}]" for source in ("user", "a", "b", "c")]
+    assert await trace(diamond(termination_condition=TextMentionTermination("STOP"))) == [
+        *said,
+        "(4, Text 'STOP' mentioned)",
+    ]
 
 
 async def test_g27_a_nested_team_that_speaks_twice_in_a_row_goes_on() -> None:

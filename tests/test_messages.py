@@ -103,6 +103,11 @@ def test_a_structured_message_survives_pickling_and_copying() -> None:
         assert type(twin) is StructuredMessage[Place]
 
 
+def test_what_is_wrong_with_a_construction_is_said_of_the_class_constructed() -> None:
+    with pytest.raises(TypeError, match=r"^TextMessage.__init__\(\) missing .* 'source'"):
+        TextMessage(content="hi")  # type: ignore[call-arg]
+
+
 def test_records_answer_to_pydantics_names() -> None:
     message = TextMessage(content="hi", source="u")
     assert TextMessage.model_validate(message.model_dump()) == message
@@ -111,6 +116,8 @@ def test_records_answer_to_pydantics_names() -> None:
     assert message.model_copy(update={"content": "ho"}).content == "ho"
     assert "models_usage" not in message.model_dump(exclude_none=True)
     assert set(message.model_dump(include={"id", "content"})) == {"id", "content"}
+    assert json.loads(message.model_dump_json(include={"content"})) == {"content": "hi"}
+    assert "id" not in json.loads(message.model_dump_json(exclude={"id"}))
     assert TextMessage.model_json_schema()["required"][0] == "source"
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tinygen import (
+    AssistantAgent,
     CancellationToken,
     ConfigError,
     Console,
@@ -19,8 +20,10 @@ from tinygen import (
     ModelClientStreamingChunkEvent,
     MultiModalMessage,
     Pending,
+    ReplayChatCompletionClient,
     RequestUsage,
     Response,
+    RoundRobinGroupChat,
     SelectSpeakerEvent,
     TaskResult,
     TextMessage,
@@ -373,3 +376,17 @@ async def test_a_token_ends_the_wait_for_the_console() -> None:
 
     with pytest.raises(asyncio.CancelledError):
         await Console(hidden(), user_input_manager=manager, file=io.StringIO())
+
+
+async def test_what_a_nested_team_says_is_indented_in_pieces_too() -> None:
+    inner = RoundRobinGroupChat([speaker("pat", "one\ntwo")], name="inner", max_turns=1)
+    team = RoundRobinGroupChat([speaker("ann", "so?"), inner], max_turns=2)
+    file = io.StringIO()
+
+    await Console(team.run_stream(task="hi"), file=file)
+
+    assert "\nso?\n  ---------- ModelClientStreamingChunkEvent (pat) ----------\n  one\n  two\n" in file.getvalue()
+
+
+def speaker(name: str, reply: str) -> AssistantAgent:
+    return AssistantAgent(name, ReplayChatCompletionClient([reply]), model_client_stream=True)

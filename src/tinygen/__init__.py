@@ -35,10 +35,19 @@ if TYPE_CHECKING:
         register_component as register_component,
     )
     from .cache import (
-        CacheStore as CacheStore, InMemoryStore as InMemoryStore,
+        CacheStore as CacheStore, InMemoryStore as InMemoryStore, RedisStore as RedisStore,
+        SQLiteCacheStore as SQLiteCacheStore,
     )
     from .cancellation import (
         CancellationToken as CancellationToken,
+    )
+    from .code_executors import (
+        CodeExecutor as CodeExecutor, CommandLineCodeResult as CommandLineCodeResult,
+        LocalCommandLineCodeExecutor as LocalCommandLineCodeExecutor,
+    )
+    from .coder import (
+        ApprovalRequest as ApprovalRequest, ApprovalResponse as ApprovalResponse,
+        CodeExecutorAgent as CodeExecutorAgent,
     )
     from .component import (
         Component as Component,
@@ -51,6 +60,12 @@ if TYPE_CHECKING:
         StopMessageTermination as StopMessageTermination, TerminationCondition as TerminationCondition,
         TextMentionTermination as TextMentionTermination, TextMessageTermination as TextMessageTermination,
         TimeoutTermination as TimeoutTermination, TokenUsageTermination as TokenUsageTermination,
+    )
+    from .conversable import (
+        ConversableProxy as ConversableProxy,
+    )
+    from .digraph import (
+        DiGraph as DiGraph, DiGraphBuilder as DiGraphBuilder, DiGraphEdge as DiGraphEdge, DiGraphNode as DiGraphNode,
     )
     from .errors import (
         AgentFailed as AgentFailed, AlreadyRunning as AlreadyRunning, AuthenticationError as AuthenticationError,
@@ -75,15 +90,25 @@ if TYPE_CHECKING:
         MessageHandlerExceptionEvent as MessageHandlerExceptionEvent, MessageKind as MessageKind,
         ToolCallEvent as ToolCallEvent, log_events as log_events,
     )
+    from .graph import (
+        GraphFlow as GraphFlow,
+    )
     from .journal import (
         effect as effect,
     )
     from .limits import (
         RunLimits as RunLimits,
     )
+    from .magentic import (
+        MagenticOneGroupChat as MagenticOneGroupChat,
+    )
     from .memory import (
         ListMemory as ListMemory, Memory as Memory, MemoryMimeType as MemoryMimeType,
         MemoryQueryResult as MemoryQueryResult, Recalled as Recalled, UpdateContextResult as UpdateContextResult,
+    )
+    from .message_filter import (
+        MessageFilterAgent as MessageFilterAgent, MessageFilterConfig as MessageFilterConfig,
+        PerSourceFilter as PerSourceFilter,
     )
     from .messages import (
         AgentEvent as AgentEvent, AssistantMessage as AssistantMessage, BaseAgentEvent as BaseAgentEvent,
@@ -111,16 +136,48 @@ if TYPE_CHECKING:
         UnboundedChatCompletionContext as UnboundedChatCompletionContext,
     )
     from .models import (
-        ChatCompletionClient as ChatCompletionClient, ModelInfo as ModelInfo, ToolSchema as ToolSchema,
-        create_client as create_client,
+        ChatCompletionClient as ChatCompletionClient, FinishReasons as FinishReasons, ModelInfo as ModelInfo,
+        ParametersSchema as ParametersSchema, ToolSchema as ToolSchema, create_client as create_client,
+    )
+    from .models.anthropic import (
+        AnthropicBedrockChatCompletionClient as AnthropicBedrockChatCompletionClient,
+        AnthropicChatCompletionClient as AnthropicChatCompletionClient,
+        AnthropicVertexChatCompletionClient as AnthropicVertexChatCompletionClient,
+    )
+    from .models.caching import (
+        ChatCompletionCache as ChatCompletionCache,
+    )
+    from .models.families import (
+        ModelFamily as ModelFamily,
+    )
+    from .models.faults import (
+        FaultyClient as FaultyClient, FaultyHTTPClient as FaultyHTTPClient,
+    )
+    from .models.gemini import (
+        GeminiChatCompletionClient as GeminiChatCompletionClient,
+    )
+    from .models.ollama import (
+        OllamaChatCompletionClient as OllamaChatCompletionClient,
     )
     from .models.openai import (
         AzureOpenAIChatCompletionClient as AzureOpenAIChatCompletionClient,
         OpenAIChatCompletionClient as OpenAIChatCompletionClient,
     )
+    from .models.pacing import (
+        RateLimitedClient as RateLimitedClient, RateLimiter as RateLimiter,
+    )
+    from .models.prices import (
+        PRICES as PRICES,
+    )
     from .models.replay import (
         Chunks as Chunks, Delayed as Delayed, ReplayChatCompletionClient as ReplayChatCompletionClient,
         ReplayRequest as ReplayRequest,
+    )
+    from .models.responses import (
+        OpenAIResponsesClient as OpenAIResponsesClient,
+    )
+    from .models.wrappers import (
+        FallbackClient as FallbackClient, LoadBalancingClient as LoadBalancingClient,
     )
     from .monitoring import (
         DeadLetter as DeadLetter, MessageTrace as MessageTrace, RuntimeStatistics as RuntimeStatistics,
@@ -141,13 +198,25 @@ if TYPE_CHECKING:
     from .runtime import (
         SingleThreadedAgentRuntime as SingleThreadedAgentRuntime,
     )
+    from .selector import (
+        SelectorGroupChat as SelectorGroupChat,
+    )
     from .serialization import (
         JSON_DATA_CONTENT_TYPE as JSON_DATA_CONTENT_TYPE, MessageSerializer as MessageSerializer,
         SerializationRegistry as SerializationRegistry, UnknownPayload as UnknownPayload,
         try_get_known_serializers_for_type as try_get_known_serializers_for_type,
     )
+    from .society import (
+        SocietyOfMindAgent as SocietyOfMindAgent,
+    )
+    from .swarm import (
+        Swarm as Swarm,
+    )
+    from .task_tools import (
+        AgentTool as AgentTool, TeamTool as TeamTool,
+    )
     from .teams import (
-        BaseGroupChat as BaseGroupChat, RoundRobinGroupChat as RoundRobinGroupChat,
+        BaseGroupChat as BaseGroupChat, Floor as Floor, RoundRobinGroupChat as RoundRobinGroupChat,
     )
     from .telemetry import (
         Event as Event, listen as listen,
@@ -171,6 +240,9 @@ if TYPE_CHECKING:
     from .ui import (
         Console as Console, UserInputManager as UserInputManager,
     )
+    from .usage import (
+        PartUsage as PartUsage, RunUsage as RunUsage,
+    )
 else:
     _NAMES = {
         "actors": (
@@ -187,8 +259,10 @@ else:
         "blueprints": (
             "ComponentError ComponentModel ComponentTypeError ComponentVersionError allow_secrets register_component"
         ),
-        "cache": "CacheStore InMemoryStore",
+        "cache": "CacheStore InMemoryStore RedisStore SQLiteCacheStore",
         "cancellation": "CancellationToken",
+        "code_executors": "CodeExecutor CommandLineCodeResult LocalCommandLineCodeExecutor",
+        "coder": "ApprovalRequest ApprovalResponse CodeExecutorAgent",
         "component": "Component",
         "conditions": (
             "AndTerminationCondition ExternalTermination FunctionCallTermination FunctionalTermination "
@@ -196,6 +270,8 @@ else:
             "StopMessageTermination TerminationCondition TextMentionTermination TextMessageTermination "
             "TimeoutTermination TokenUsageTermination"
         ),
+        "conversable": "ConversableProxy",
+        "digraph": "DiGraph DiGraphBuilder DiGraphEdge DiGraphNode",
         "errors": (
             "AgentFailed AlreadyRunning AuthenticationError CallCycle CantHandleException ConfigError "
             "ConnectionFailed DecodeError EncodeError IncompleteResponse InvalidToolArgumentsException LimitReached "
@@ -209,9 +285,12 @@ else:
             "LLMStreamEndEvent LLMStreamStartEvent LogEvent LogEventReader MessageDroppedEvent MessageEvent "
             "MessageHandlerExceptionEvent MessageKind ToolCallEvent log_events"
         ),
+        "graph": "GraphFlow",
         "journal": "effect",
         "limits": "RunLimits",
+        "magentic": "MagenticOneGroupChat",
         "memory": "ListMemory Memory MemoryMimeType MemoryQueryResult Recalled UpdateContextResult",
+        "message_filter": "MessageFilterAgent MessageFilterConfig PerSourceFilter",
         "messages": (
             "AgentEvent AssistantMessage BaseAgentEvent BaseChatMessage BaseMessage BaseTextChatMessage "
             "ChatCompletionTokenLogprob ChatMessage CodeBlock CodeExecutionEvent CodeGenerationEvent CodeResult "
@@ -225,20 +304,36 @@ else:
             "BufferedChatCompletionContext ChatCompletionContext HeadAndTailChatCompletionContext "
             "TokenLimitedChatCompletionContext UnboundedChatCompletionContext"
         ),
-        "models": "ChatCompletionClient ModelInfo ToolSchema create_client",
+        "models": "ChatCompletionClient FinishReasons ModelInfo ParametersSchema ToolSchema create_client",
+        "models.anthropic": (
+            "AnthropicBedrockChatCompletionClient AnthropicChatCompletionClient AnthropicVertexChatCompletionClient"
+        ),
+        "models.caching": "ChatCompletionCache",
+        "models.families": "ModelFamily",
+        "models.faults": "FaultyClient FaultyHTTPClient",
+        "models.gemini": "GeminiChatCompletionClient",
+        "models.ollama": "OllamaChatCompletionClient",
         "models.openai": "AzureOpenAIChatCompletionClient OpenAIChatCompletionClient",
+        "models.pacing": "RateLimitedClient RateLimiter",
+        "models.prices": "PRICES",
         "models.replay": "Chunks Delayed ReplayChatCompletionClient ReplayRequest",
+        "models.responses": "OpenAIResponsesClient",
+        "models.wrappers": "FallbackClient LoadBalancingClient",
         "monitoring": "DeadLetter MessageTrace RuntimeStatistics",
         "records": "Record",
         "routed": "ClosureAgent ClosureContext RoutedAgent event message_handler rpc",
         "run": "fan_out run_scope",
         "runner": "RunHandle RunStream TaskRunner",
         "runtime": "SingleThreadedAgentRuntime",
+        "selector": "SelectorGroupChat",
         "serialization": (
             "JSON_DATA_CONTENT_TYPE MessageSerializer SerializationRegistry UnknownPayload "
             "try_get_known_serializers_for_type"
         ),
-        "teams": "BaseGroupChat RoundRobinGroupChat",
+        "society": "SocietyOfMindAgent",
+        "swarm": "Swarm",
+        "task_tools": "AgentTool TeamTool",
+        "teams": "BaseGroupChat Floor RoundRobinGroupChat",
         "telemetry": "Event listen",
         "timers": "Timer",
         "tool_agent": "ToolAgent tool_agent_caller_loop",
@@ -248,6 +343,7 @@ else:
             "StaticWorkbench StreamWorkbench TextResultContent Tool ToolOverride ToolResult Workbench"
         ),
         "ui": "Console UserInputManager",
+        "usage": "PartUsage RunUsage",
     }
     _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
 

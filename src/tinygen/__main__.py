@@ -1,4 +1,4 @@
-"""The command line: `python -m tinygen demo`."""
+"""The command line: `python -m tinygen demo`, `check`, `migrate`."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def count_words(text: str) -> int:
     return len(text.split())
 
 
-def demo_team(model: str | None) -> RoundRobinGroupChat:
+def demo_team(model: str | None = None) -> RoundRobinGroupChat:
     """The demo's planner, writer and critic, on the named model or on the scripted one."""
 
     def client(name: str) -> ChatCompletionClient:
@@ -90,20 +90,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     shown.add_argument(
         "--model", default=os.environ.get("TINYGEN_MODEL"), help="provider:model; default: the variable TINYGEN_MODEL"
     )
+    checked = commands.add_parser("check", help="what is wrong with a team, without running it")
+    checked.add_argument("team", help="a JSON document, or module:name of a team or of a function that makes one")
+    moved = commands.add_parser("migrate", help="rewrite the imports of AutoGen programs; shows the change only")
+    moved.add_argument("path", help="a Python file, or a folder of them")
+    how = moved.add_mutually_exclusive_group()
+    how.add_argument("--dry-run", action="store_true", help="show what would change (the default)")
+    how.add_argument("--write", action="store_true", help="make the change")
     arguments = parser.parse_args(argv)
     if arguments.command is None:
         parser.print_help()
         return 0
     try:
+        if arguments.command == "check":
+            from . import check
+
+            return check.main(arguments.team)
+        if arguments.command == "migrate":
+            from . import migrate
+
+            return migrate.main(arguments.path, change=arguments.write)
         asyncio.run(demo(arguments.task, arguments.model))
-    except TinygenError as error:
-        print(error, file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except (TinygenError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
     return 0
 
 

@@ -34,6 +34,7 @@ from .messages import (
     Response,
     TextMessage,
     UserInputRequestedEvent,
+    UserMessage,
 )
 from .records import Record
 from .run import current_scope
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
     from typing import Any
 
+    from .messages import LLMMessage
+    from .models import ChatCompletionClient
     from .run import Run
     from .runner import Undo
 
@@ -85,11 +88,11 @@ class BaseChatAgent(TaskRunner):
     @property
     def produced_message_types(self) -> Sequence[type[BaseChatMessage]]:
         """The message types its responses have."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define produced_message_types")
 
     async def on_messages(self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken) -> Response:
         """Answer `messages`, which are what is new since the last call."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define on_messages() or on_messages_stream()")
 
     async def on_messages_stream(
         self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken
@@ -104,7 +107,7 @@ class BaseChatAgent(TaskRunner):
 
     async def on_reset(self, cancellation_token: CancellationToken) -> None:
         """Forget everything since construction."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define on_reset()")
 
     async def on_pause(self, cancellation_token: CancellationToken) -> None:
         """The team it is in was paused."""
@@ -162,7 +165,11 @@ class BaseChatAgent(TaskRunner):
         self._turn_of = run
         began = monotonic()
         scope = current_scope()
+        if scope is not None:
+            scope.agent = self.name
         told: dict[str, Any] = {}
+        said = scope.said if scope is not None and scope.run is run else run.messages
+        mark = len(said)
         event = run.tell("agent", "start", self.name, {}) if run.listeners else None
         outer = scope.event if scope is not None else None
         if scope is not None and event is not None:
@@ -179,6 +186,7 @@ class BaseChatAgent(TaskRunner):
             if scope is not None and event is not None:
                 scope.event = outer
                 run.tell("agent", "end", self.name, told, event=event, duration=monotonic() - began)
+        put_in_order(said, mark, response.inner_messages or ())
         run.emit(response.chat_message)
         return response
 
@@ -222,6 +230,7 @@ class BaseChatAgent(TaskRunner):
         if not live:
             for item in turn.said:
                 run.emit(item)
+            self._turn_of = None  # no state is loaded in mid-turn, but this turn is over
             await self.load_state(turn.state)
         return turn.response
 
@@ -242,6 +251,14 @@ class BaseChatAgent(TaskRunner):
                 raise
             raise AgentFailed(self.name, 1, None, stray) from stray
         return None
+
+
+def put_in_order(said: list[Any], mark: int, inner: Sequence[Any]) -> None:
+    """What was said from `mark` on, side by side perhaps, in the order in which it shall stay."""
+    if len(inner) > 1 and len(said) - mark == len(inner):
+        order = {message.id: at for at, message in enumerate(inner)}
+        if all(message.id in order for message in said[mark:]):
+            said[mark:] = sorted(said[mark:], key=lambda message: order[message.id])
 
 
 class OpaqueTurn(Record):
@@ -301,11 +318,10 @@ class UserProxyAgent(BaseChatAgent):
     async def on_messages_stream(
         self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken
     ) -> AsyncGenerator[Said, None]:
-        prompt, handoff = "Enter your response: ", messages[-1] if messages else None
-        if isinstance(handoff, HandoffMessage):
-            if handoff.target != self.name:
-                raise misbehaved(self, f"was given a handoff to {handoff.target!r}")
-            prompt = f"Handoff received from {handoff.source}. {prompt}"
+        prompt, last, giver = "Enter your response: ", messages[-1] if messages else None, ""
+        if isinstance(last, HandoffMessage) and last.target == self.name:  # else it is nothing to this person
+            giver = last.source
+            prompt = f"Handoff received from {giver}. {prompt}"
         requested = UserInputRequestedEvent(request_id=new_id(), source=self.name)
         run = _asking_run()
         if self._input_func is None and run is not None:
@@ -313,15 +329,24 @@ class UserProxyAgent(BaseChatAgent):
         yield requested
         request = {"prompt": prompt, "request_id": requested.request_id}
         text = await effect(
-            "input", request, lambda: self._ask(prompt, requested.request_id, cancellation_token), str, name=self.name
+            "input", request, lambda: self._text(prompt, requested.request_id, cancellation_token), str, name=self.name
         )
         message: BaseChatMessage = TextMessage(content=text, source=self.name)
-        if isinstance(handoff, HandoffMessage):
-            message = HandoffMessage(content=text, target=handoff.source, source=self.name)
+        if giver:
+            message = HandoffMessage(content=text, target=giver, source=self.name)
         yield Response(chat_message=message, inner_messages=[requested])
 
     async def on_reset(self, cancellation_token: CancellationToken) -> None:
         """Nothing to forget."""
+
+    async def _text(self, prompt: str, request_id: str, token: CancellationToken) -> str:
+        """What the person says, unless `token` is cancelled; it need not be that of a run."""
+        asked = self._ask(prompt, request_id, token)
+        if token.watched:
+            return await asked
+        from .tools.bounds import bounded
+
+        return await bounded(asked, f"input of {self.name}", None, token)
 
     async def _ask(self, prompt: str, request_id: str, token: CancellationToken) -> str:
         run, asker = _asking_run(), self._input_func
@@ -374,6 +399,18 @@ async def last_response(stream: AsyncGenerator[Said, None]) -> Response:
     if response is None:
         raise ConfigError("an agent ended its turn without a Response")
     return response
+
+
+def as_seen_by(client: ChatCompletionClient, messages: list[LLMMessage]) -> list[LLMMessage]:
+    """What this model can be sent: one without eyes gets a word for each picture."""
+    return messages if client.model_info["vision"] else [_without_images(message) for message in messages]
+
+
+def _without_images(message: LLMMessage) -> LLMMessage:
+    if isinstance(message, UserMessage) and isinstance(message.content, list):
+        text = "\n".join(part if isinstance(part, str) else "<image>" for part in message.content)
+        return UserMessage(content=text, source=message.source)
+    return message
 
 
 def current_token() -> CancellationToken:

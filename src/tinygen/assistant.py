@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from .agents import BaseChatAgent, expect_state, expect_states, last_response, loading
+from .agents import BaseChatAgent, as_seen_by, expect_state, expect_states, last_response, loading
 from .cancellation import CancellationToken
 from .clock import new_id
 from .errors import AlreadyRunning, ConfigError, DecodeError, ProtocolError, Suspended
@@ -152,6 +152,11 @@ class AssistantAgent(BaseChatAgent):
         return self._model_context
 
     @property
+    def handoffs(self) -> Sequence[Handoff]:
+        """The handoffs it can make."""
+        return [] if self._toolbox is None else list(self._toolbox.handoffs.values())
+
+    @property
     def produced_message_types(self) -> Sequence[type[BaseChatMessage]]:
         types: list[type[BaseChatMessage]] = [self._message_type or TextMessage]
         if self._toolbox is not None and self._toolbox.workbenches:
@@ -201,16 +206,13 @@ class AssistantAgent(BaseChatAgent):
             await self._toolbox.stop()
 
     async def checkpoint(self) -> Undo:
-        undo_context, toolbox = self._model_context.checkpoint(), self._toolbox
-        tools = await toolbox.save_state() if toolbox is not None else []
+        undo_context = self._model_context.checkpoint()  # what tools remember is taken back with their calls
         undo_attributes = self.mark_attributes() if type(self) is not AssistantAgent else None
 
         async def restore() -> None:
             if undo_attributes is not None:
                 await undo_attributes()
             undo_context()
-            if toolbox is not None:
-                await toolbox.load_state(tools)
 
         return restore
 
@@ -245,28 +247,89 @@ class AssistantAgent(BaseChatAgent):
             self._suspension = suspension
 
 
-class _Turn:
-    """One turn of an assistant: ask, call tools, ask again, answer."""
+class ModelTurn:
+    """One turn of an agent that has a model and a context: what it asks, and what it says on the way."""
 
-    def __init__(self, agent: AssistantAgent, token: CancellationToken) -> None:
+    agent: Any
+
+    def __init__(self, agent: Any, token: CancellationToken) -> None:
         self.agent = agent
         self.token = token
-        self.toolbox = agent._toolbox
-        self.context = agent._model_context
+        self.context: ChatCompletionContext = agent._model_context
         self.inner: list[BaseAgentEvent | BaseChatMessage] = []
-        self.calls: list[FunctionCall] = []
-        self.results: list[FunctionExecutionResult] = []
         self.instructions: list[LLMMessage] = []
         self.message_id = new_id()
         self.thought_id: str | None = None  # of the thought whose pieces were streamed
 
-    async def play(self, messages: Sequence[BaseChatMessage]) -> AsyncGenerator[Said, None]:
-        agent = self.agent
+    async def hear(self, messages: Sequence[BaseChatMessage]) -> None:
+        """Take into the context what the agent is given."""
         for message in messages:
             if isinstance(message, HandoffMessage):
                 for known in message.context:
                     await self.context.add_message(known)
             await self.context.add_message(message.to_model_message())
+
+    async def ask(self, correction: Sequence[LLMMessage] = (), **arguments: Any) -> AsyncGenerator[Any, None]:
+        """Chunk events if the agent streams, then the model's answer."""
+        agent = self.agent
+        result: Any = None
+        said = await self.context.get_messages()
+        messages = as_seen_by(agent._model_client, [*self.instructions, *said, *correction])
+        if agent._model_client_stream:
+            async for piece in ask_stream(agent._model_client, messages, cancellation_token=self.token, **arguments):
+                if isinstance(piece, str):
+                    yield self._chunk(piece)
+                else:
+                    result = piece
+        else:
+            result = await ask(agent._model_client, messages, cancellation_token=self.token, **arguments)
+        if not isinstance(result, CreateResult):
+            raise ProtocolError(f"the model of agent {agent.name!r} gave {result!r:.80} instead of a CreateResult")
+        yield result
+
+    def _said(self, content: str | list[FunctionCall], result: CreateResult) -> AssistantMessage:
+        return AssistantMessage(
+            content=content, thought=result.thought, source=self.agent.name, provider_data=result.provider_data
+        )
+
+    def _chunk(self, piece: str) -> ModelClientStreamingChunkEvent:
+        if isinstance(piece, ThoughtChunk):
+            self.thought_id = self.thought_id or new_id()
+            return ModelClientStreamingChunkEvent(
+                content=str(piece), source=self.agent.name, full_message_id=self.thought_id, thought=True
+            )
+        return ModelClientStreamingChunkEvent(content=piece, source=self.agent.name, full_message_id=self.message_id)
+
+    def _thought(self, result: CreateResult) -> ThoughtEvent | None:
+        if not result.thought:
+            return None
+        identity, self.thought_id = self.thought_id, None
+        if identity is None:  # whatever was streamed was the thought
+            identity, self.message_id = self.message_id, new_id()
+        event = ThoughtEvent(content=result.thought, source=self.agent.name, id=identity)
+        self.inner.append(event)
+        return event
+
+    def _inner(self, event: Any) -> Any:
+        if not isinstance(event, ModelClientStreamingChunkEvent):
+            self.inner.append(event)
+        return event
+
+
+class _Turn(ModelTurn):
+    """One turn of an assistant: ask, call tools, ask again, answer."""
+
+    agent: AssistantAgent
+
+    def __init__(self, agent: AssistantAgent, token: CancellationToken) -> None:
+        super().__init__(agent, token)
+        self.toolbox = agent._toolbox
+        self.calls: list[FunctionCall] = []
+        self.results: list[FunctionExecutionResult] = []
+
+    async def play(self, messages: Sequence[BaseChatMessage]) -> AsyncGenerator[Said, None]:
+        agent = self.agent
+        await self.hear(messages)
         if remembered := await self._instruct():
             yield self._inner(MemoryQueryEvent(content=remembered, source=agent.name))
         result: CreateResult
@@ -316,7 +379,7 @@ class _Turn:
     async def _ask(self, *, offer_tools: bool) -> AsyncGenerator[Any, None]:
         """Chunk events if the agent streams, then the model's answer; asked again if it breaks a promise of shape."""
         agent = self.agent
-        arguments: dict[str, Any] = {"json_output": agent._output_type, "cancellation_token": self.token}
+        arguments: dict[str, Any] = {"json_output": agent._output_type}
         if offer_tools:
             arguments["tools"] = await self.toolbox.schemas() if self.toolbox is not None else ()
         elif self.calls:
@@ -324,19 +387,11 @@ class _Turn:
         correction: list[LLMMessage] = []
         for attempt in range(STRUCTURED_ATTEMPTS):
             result: Any = None
-            messages = [*self.instructions, *await self.context.get_messages(), *correction]
-            if not agent._model_client.model_info["vision"]:
-                messages = [_without_images(message) for message in messages]
-            if agent._model_client_stream:
-                async for piece in ask_stream(agent._model_client, messages, **arguments):
-                    if isinstance(piece, str):
-                        yield self._chunk(piece)
-                    else:
-                        result = piece
-            else:
-                result = await ask(agent._model_client, messages, **arguments)
-            if not isinstance(result, CreateResult):
-                raise ProtocolError(f"the model of agent {agent.name!r} gave {result!r:.80} instead of a CreateResult")
+            async for item in self.ask(correction, **arguments):
+                if isinstance(item, ModelClientStreamingChunkEvent):
+                    yield item
+                else:
+                    result = item
             problem = self._wrong_shape(result)
             if problem is None or attempt + 1 == STRUCTURED_ATTEMPTS:
                 break
@@ -366,29 +421,6 @@ class _Turn:
 
         return codec.decode(self.agent._output_type, codec.loads(text), mode="arguments")
 
-    def _said(self, content: str | list[FunctionCall], result: CreateResult) -> AssistantMessage:
-        return AssistantMessage(
-            content=content, thought=result.thought, source=self.agent.name, provider_data=result.provider_data
-        )
-
-    def _chunk(self, piece: str) -> ModelClientStreamingChunkEvent:
-        if isinstance(piece, ThoughtChunk):
-            self.thought_id = self.thought_id or new_id()
-            return ModelClientStreamingChunkEvent(
-                content=str(piece), source=self.agent.name, full_message_id=self.thought_id, thought=True
-            )
-        return ModelClientStreamingChunkEvent(content=piece, source=self.agent.name, full_message_id=self.message_id)
-
-    def _thought(self, result: CreateResult) -> ThoughtEvent | None:
-        if not result.thought:
-            return None
-        identity, self.thought_id = self.thought_id, None
-        if identity is None:  # whatever was streamed was the thought
-            identity, self.message_id = self.message_id, new_id()
-        event = ThoughtEvent(content=result.thought, source=self.agent.name, id=identity)
-        self.inner.append(event)
-        return event
-
     async def _answer(self, result: CreateResult) -> Response:
         agent = self.agent
         text = result.content if isinstance(result.content, str) else ""
@@ -415,7 +447,7 @@ class _Turn:
             yield self._inner(ToolCallRequestEvent(content=calls, source=self.agent.name, models_usage=result.usage))
             if any(toolbox.streams(call.name) for call in calls):
                 async for event in self._call_streaming(toolbox, calls, done):
-                    yield self._inner(event)
+                    yield event
             else:
                 await self._call_all(toolbox, calls, done, None)
         except Suspended:
@@ -443,7 +475,7 @@ class _Turn:
 
         def branch(at: int, call: FunctionCall) -> tuple[str, Callable[[], Any]]:
             async def make() -> None:
-                done[at] = await toolbox.call(call, token, say)
+                done[at] = await toolbox.call(call, token, None if say is None else lambda item: say((at, item)))
 
             return f"tool {call.name[:64]}", make
 
@@ -456,16 +488,23 @@ class _Turn:
     async def _call_streaming(
         self, toolbox: Toolbox, calls: Sequence[FunctionCall], done: dict[int, FunctionExecutionResult]
     ) -> AsyncGenerator[Any, None]:
+        """What is said in the calls as it is said; what stays of that is in the order of the calls."""
         output = Output()
+        said: list[list[Any]] = [[] for _ in calls]
         working = asyncio.ensure_future(self._call_all(toolbox, calls, done, output.put))
         working.add_done_callback(lambda _: output.close())
         try:
             while await output.ready():
-                yield output.items.popleft()
+                at, item = output.items.popleft()
+                said[at].append(item)
+                yield item
         finally:
             working.cancel()
             await settled(working)
         working.result()
+        for items in said:
+            for item in items:
+                self._inner(item)
 
     async def _remember(
         self, result: CreateResult, calls: Sequence[FunctionCall], done: Mapping[int, FunctionExecutionResult]
@@ -519,11 +558,6 @@ class _Turn:
             tool_name=call.name, arguments=call.arguments, result=answer.content, is_error=answer.is_error
         )
 
-    def _inner(self, event: Any) -> Any:
-        if not isinstance(event, ModelClientStreamingChunkEvent):
-            self.inner.append(event)
-        return event
-
 
 def _check_format(template: str) -> None:
     try:
@@ -533,10 +567,3 @@ def _check_format(template: str) -> None:
             f"tool_call_summary_format may use {{tool_name}}, {{arguments}}, {{result}} and {{is_error}}; "
             f"{template!r:.80} does not work: {error!r}"
         ) from error
-
-
-def _without_images(message: LLMMessage) -> LLMMessage:
-    if isinstance(message, UserMessage) and isinstance(message.content, list):
-        text = "\n".join(part if isinstance(part, str) else "<image>" for part in message.content)
-        return UserMessage(content=text, source=message.source)
-    return message

@@ -31,7 +31,7 @@ from .records import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from typing import Any, TypeVar
 
     T = TypeVar("T")
@@ -46,7 +46,15 @@ _OURS = {
     for module, autogen, names in (
         ("agents", "autogen_agentchat.agents", "UserProxyAgent suspend"),
         ("cache", "autogen_core", "InMemoryStore"),
+        ("cache", "autogen_ext.cache_store.diskcache", "SQLiteCacheStore"),
+        ("cache", "autogen_ext.cache_store.redis", "RedisStore"),
         ("assistant", "autogen_agentchat.agents", "AssistantAgent"),
+        ("code_executors", "autogen_ext.code_executors.local", "LocalCommandLineCodeExecutor"),
+        ("coder", "autogen_agentchat.agents", "CodeExecutorAgent"),
+        ("conversable", "autogen_agentchat.agents", "ConversableProxy"),
+        ("message_filter", "autogen_agentchat.agents", "MessageFilterAgent"),
+        ("society", "autogen_agentchat.agents", "SocietyOfMindAgent"),
+        ("task_tools", "autogen_agentchat.tools", "AgentTool TeamTool"),
         (
             "conditions",
             "autogen_agentchat.conditions",
@@ -67,7 +75,23 @@ _OURS = {
             "autogen_ext.models.openai",
             "AzureOpenAIChatCompletionClient OpenAIChatCompletionClient",
         ),
+        ("models.responses", "autogen_ext.models.openai", "OpenAIResponsesClient"),
+        (
+            "models.anthropic",
+            "autogen_ext.models.anthropic",
+            "AnthropicBedrockChatCompletionClient AnthropicChatCompletionClient AnthropicVertexChatCompletionClient",
+        ),
+        ("models.gemini", "autogen_ext.models.gemini", "GeminiChatCompletionClient"),
+        ("models.ollama", "autogen_ext.models.ollama", "OllamaChatCompletionClient"),
+        ("models.caching", "autogen_ext.models.cache", "ChatCompletionCache"),
+        ("models.faults", "autogen_ext.models.faults", "FaultyClient"),
+        ("models.pacing", "autogen_ext.models.pacing", "RateLimitedClient RateLimiter"),
+        ("models.wrappers", "autogen_ext.models.wrappers", "FallbackClient LoadBalancingClient"),
         ("models.replay", "autogen_ext.models.replay", "ReplayChatCompletionClient"),
+        ("graph", "autogen_agentchat.teams", "GraphFlow"),
+        ("magentic", "autogen_agentchat.teams", "MagenticOneGroupChat"),
+        ("selector", "autogen_agentchat.teams", "SelectorGroupChat"),
+        ("swarm", "autogen_agentchat.teams", "Swarm"),
         ("teams", "autogen_agentchat.teams", "RoundRobinGroupChat"),
         ("tools", "autogen_core.tools", "FunctionTool StaticStreamWorkbench StaticWorkbench"),
     )
@@ -79,7 +103,9 @@ _AUTOGEN = {f"{path}.{name}": name for name, (_, path) in _OURS.items()} | {
     "openai_chat_completion_client": "OpenAIChatCompletionClient",
     "AzureOpenAIChatCompletionClient": "AzureOpenAIChatCompletionClient",
     "azure_openai_chat_completion_client": "AzureOpenAIChatCompletionClient",
+    "autogen_ext.cache_store.diskcache.DiskCacheStore": "SQLiteCacheStore",
 }
+_KINDS = {"chat_completion_cache": "model"}  # component types of AutoGen's that have another name here
 _ALIASES = {f"{_OWN}{path.partition('.')[2]}": name for path, name in _AUTOGEN.items() if "." in path}
 
 _registered: dict[str, Any] = {}
@@ -136,7 +162,8 @@ def register_component(target: T, provider: str | None = None) -> T:
 
 # where the keys of models stand; of a program's other secrets a document shall not be able to ask
 _readable = set(
-    "OPENAI_API_KEY AZURE_OPENAI_API_KEY AZURE_OPENAI_AD_TOKEN ANTHROPIC_API_KEY GEMINI_API_KEY GOOGLE_API_KEY "
+    "OPENAI_API_KEY AZURE_OPENAI_API_KEY AZURE_OPENAI_AD_TOKEN ANTHROPIC_API_KEY ANTHROPIC_AUTH_TOKEN "
+    "AWS_BEARER_TOKEN_BEDROCK GEMINI_API_KEY GOOGLE_API_KEY "
     "DEEPSEEK_API_KEY FIREWORKS_API_KEY GROQ_API_KEY LLAMA_API_KEY MISTRAL_API_KEY OPENROUTER_API_KEY "
     "TOGETHER_API_KEY XAI_API_KEY".split()
 )
@@ -178,7 +205,7 @@ class _Writer:
         if cls._to_config is Component._to_config:
             config = self.arguments(it, f"{path}.config")
         else:
-            config = self.value(codec.encode(it._to_config()), f"{path}.config", "")
+            config = self.value(_plain_config(it, path), f"{path}.config", "")
             config = {key: value for key, value in config.items() if value is not None}
         words = (cls.component_description or cls.__doc__ or "").split("\n\n")[0].split()
         return ComponentModel(
@@ -201,7 +228,7 @@ class _Writer:
         bound.apply_defaults()
         types = type(it)._config_types()
         config: dict[str, Any] = {}
-        for name, value in bound.arguments.items():
+        for name, value in {**bound.arguments, **it._grown()}.items():
             parameter = signature.parameters[name]
             if parameter.kind is parameter.VAR_KEYWORD:
                 for key, each in value.items():
@@ -238,6 +265,8 @@ class _Writer:
             return [self.value(each, f"{path}[{at}]", name, it) for at, each in enumerate(value)]
         if isinstance(value, Mapping):
             return self.mapping(value, path, it)
+        if isinstance(value, Record) and hasattr(value, "in_document"):  # it holds functions
+            return self.mapping(value.in_document(), path, it)
         if isinstance(value, float):
             return _plain(value, path, float)
         if callable(value) and not isinstance(value, Record):
@@ -258,6 +287,13 @@ class _Writer:
             else:
                 written[key] = self.value(each, at, key, it)
         return written
+
+
+def _plain_config(it: Component, path: str) -> Any:
+    try:
+        return codec.encode(it._to_config())
+    except EncodeError as error:
+        raise EncodeError(path + error.path.removeprefix("$"), error.problem) from error
 
 
 def _plain(value: Any, path: str, kind: Any) -> Any:
@@ -305,7 +341,8 @@ def _component(document: Any, expected: type[C], path: str) -> C:
     if not issubclass(target, expected):
         problem = f"expected type does not match: {head.provider!r} is a {target.__name__}, not a {expected.__name__}"
         raise ComponentTypeError(f"{path}.provider", problem)
-    if head.component_type not in (None, target.component_type or None):
+    kind = _KINDS.get(head.component_type or "", head.component_type) if is_autogen else head.component_type
+    if kind not in (None, target.component_type or None):
         problem = f"a {target.__name__} is a component of type {target.component_type!r}, not {head.component_type!r}"
         raise ComponentTypeError(f"{path}.component_type", problem)
     version = target.component_version if head.component_version is None else head.component_version
@@ -401,6 +438,8 @@ def _find(provider: Any, path: str) -> tuple[Any, bool]:
             return getattr(module, name), provider in _AUTOGEN
     hint = did_you_mean(f"{provider!s:.80}", [*_registered, *map(_OWN.__add__, _OURS)]) if provider else ""
     hint = hint if hint.startswith("; did you mean") else "; register_component() makes classes and functions known"
+    if str(provider).endswith("auth.azure.AzureTokenProvider"):
+        hint = "; take it out, and pass azure_ad_token_provider=get_bearer_token_provider(...) of azure-identity"
     raise ComponentError(path, f"{provider!r:.80} is not the name of a component{hint}")
 
 
@@ -474,6 +513,28 @@ def _signature(cls: type[Any]) -> inspect.Signature:
     return signature.replace(parameters=list(signature.parameters.values())[1:])
 
 
+def public_arguments(it: Component, leave_out: Collection[str] = ()) -> dict[str, Any] | None:
+    """What the constructor of `it` was called with, as JSON data without secrets; None if some of it is no data."""
+    args, kwargs = vars(it).get("_constructed", ((), {}))
+    signature = _signature(type(it))
+    given = signature.bind(*args, **kwargs).arguments
+    for name in [name for name in given if signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD]:
+        given.update(given.pop(name))
+    try:
+        return codec.encode(_public({name: each for name, each in given.items() if name not in leave_out}))  # type: ignore[no-any-return]
+    except EncodeError:
+        return None
+
+
+def _public(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        shown = {name: _public(each) for name, each in value.items() if not _is_secret(str(name))}
+        return {name: each for name, each in shown.items() if each is not None and each != {}}
+    if isinstance(value, (list, tuple)):
+        return [_public(each) for each in value]
+    return {"type": value.__qualname__, "schema": codec.schema(value)} if isinstance(value, type) else value
+
+
 def _is_document(value: Mapping[Any, Any]) -> bool:
     return "provider" in value and "config" in value
 
@@ -517,6 +578,8 @@ def _from_autogen(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
             del given["workbench"]
     elif name == "FunctionTool":
         _replace_source(given)
+    elif name == "SQLiteCacheStore" and isinstance(given.get("directory"), str):
+        given["path"] = os.path.join(given.pop("directory"), "answers.sqlite3")  # beside what the other format keeps
     elif set(str(given.get("api_key", ""))) == {"*"}:
         del given["api_key"]  # as it was dumped, masked; the environment has the key
     return given

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta, timezone
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
 UTC = timezone.utc
 
@@ -75,6 +76,13 @@ def now() -> datetime:
 def new_id() -> str:
     """A new id by the current source."""
     return source.get().new_id()
+
+
+def seeded(seed: object) -> Any:
+    """A `random.Random` of its own, which says the same for the same seed."""
+    from random import Random
+
+    return Random(repr(seed))
 
 
 @contextmanager

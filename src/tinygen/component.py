@@ -148,6 +148,10 @@ class Component(_Configured[ConfigT]):
         """The types of arguments that hold records, by name; others hold plain data, components and functions."""
         return {}
 
+    def _grown(self) -> Mapping[str, Any]:
+        """Arguments by name that use has changed, and that documents hold as they have become."""
+        return {}
+
     def _secret_variable(self, argument: str) -> str:
         """The environment variable that stands for a secret argument in documents, unless another holds it."""
         return f"{type(self).__name__}_{argument}".upper()

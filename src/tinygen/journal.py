@@ -21,10 +21,12 @@ from datetime import datetime
 
 from .clock import REAL, monotonic, new_id, now, source
 from .errors import ConfigError, LimitReached, RunDiverged, StateError, Suspended
-from .messages import Pending, RequestUsage
-from .records import Record
+from .limits import Ledger, Spent
+from .messages import Pending
+from .records import SPARSE, Record
 from .run import Output, current_scope
 from .telemetry import Event, ambient
+from .usage import Charge, RequestUsage, cost_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,18 +39,22 @@ if TYPE_CHECKING:
 
 
 class Entry(Record):
-    """The outcome of one effect. `items` is what it yielded on the way, if it was a stream."""
+    """The outcome of one effect.
+
+    `items` is what it yielded on the way, if it was a stream; `spent` what was used inside of it.
+    """
 
     key: str
     value: Any
     time: datetime
     items: list[Any] | None = None
+    spent: Spent | None = field(default=None, metadata=SPARSE)
 
 
 class _Open:
     """An entry of this process; its key is made when needed."""
 
-    __slots__ = ("items", "key", "kind", "place", "request", "time", "value")
+    __slots__ = ("items", "key", "kind", "place", "request", "spent", "time", "value")
 
     def __init__(self, place: str, kind: str, request: Any, key: str | None) -> None:
         self.place = place
@@ -57,6 +63,7 @@ class _Open:
         self.key = key
         self.value: Any = None
         self.items: list[Any] | None = None
+        self.spent: Spent | None = None
         self.time: datetime
 
 
@@ -120,6 +127,7 @@ class Journal:
                 value=codec.encode(made.value),
                 time=made.time,
                 items=None if made.items is None else codec.encode(made.items),
+                spent=made.spent,
             )
             for made in self.open
         ]
@@ -148,7 +156,7 @@ async def effect(
         call: does it.
         result_type: type of the outcome, to read it back; None for plain JSON data.
         name: what is called, for people.
-        price: of a model, `{"prompt": ..., "completion": ...}` per million tokens.
+        price: of a model, as `usage.cost_of` takes it.
 
     Raises whatever `call` raises, `LimitReached`, and `Suspended` when nobody can answer yet.
     """
@@ -229,6 +237,21 @@ async def effect_stream(
     step.done(value, items[:-1])
 
 
+def remark(kind: str, name: str, data: dict[str, Any]) -> None:
+    """Tell the listeners, as a `point`, of what happens inside an effect."""
+    scope = current_scope()
+    if scope is None:
+        if ambient():
+            _tell_ambient(Event(id=new_id(), parent=None, kind=kind, phase="point", name=name, time=now(), data=data))
+    elif scope.run.listeners and scope.run.task.get_loop() is asyncio._get_running_loop():
+        scope.run.tell(kind, "point", name, data)
+
+
+def _tell_ambient(event: Event) -> None:
+    for listener in ambient():
+        listener(event)
+
+
 class _Told:
     """An effect outside of runs, as the listeners of its place hear of it."""
 
@@ -241,7 +264,7 @@ class _Told:
         return value
 
     def fail(self, failure: BaseException) -> None:
-        self._tell("end", _what_failed(failure), monotonic() - self.began)
+        self._tell("end", what_failed(failure), monotonic() - self.began)
 
     def _tell(self, phase: Literal["start", "end"], data: dict[str, Any], duration: float | None = None) -> None:
         made = Event(
@@ -254,11 +277,10 @@ class _Told:
             duration=duration,
             data=data,
         )
-        for listener in ambient():
-            listener(made)
+        _tell_ambient(made)
 
 
-def _what_failed(failure: BaseException) -> dict[str, Any]:
+def what_failed(failure: BaseException) -> dict[str, Any]:
     return {"error.type": type(failure).__name__, "error": str(failure)}
 
 
@@ -312,7 +334,10 @@ class _Step:
         item_type = str | BaseAgentEvent | BaseChatMessage
         items = codec.decode(list[item_type], found.items or [], mode="state")
         self._admit()
-        self._charge(value)
+        if found.spent is not None:
+            self._account().add(found.spent.counts, found.spent.charges)
+        else:
+            self._charge(value)
         self.scope.time = found.time
         return value, items
 
@@ -320,6 +345,8 @@ class _Step:
         """Ask the limits, tell the listeners; returns the scope that the call works in."""
         self._admit()
         inside = self.inside
+        if self.kind != "model":
+            inside.ledger = self._account()
         if self.run.listeners:
             self.began = monotonic()
             data = {"request": self.request, "stream": stream}
@@ -332,11 +359,17 @@ class _Step:
             raise asyncio.CancelledError(f"the run {self.run.name!r} has ended")
         entry = self.entry
         entry.value, entry.items = value, items
+        if self.kind != "model":
+            entry.spent = self.inside.ledger.spent()
         entry.time = self.scope.time = self.run.clock.now()
-        if root(self.run).records:
+        outermost = root(self.run)
+        if outermost.records:
             self.journal.open.append(entry)
-        self._charge(value)
-        self._tell_end({"result": value})
+            if outermost.undo:  # it will be recalled, so what ran inside of it stays done
+                inside = f"{self.inside.place}/"
+                outermost.undo = [mark for mark in outermost.undo if not mark[0].startswith(inside)]
+        cost = self._charge(value)
+        self._tell_end({"result": value} if cost is None else {"result": value, "cost": cost})
 
     def fail(self, failure: BaseException) -> None:
         """The call has raised."""
@@ -344,11 +377,11 @@ class _Step:
             failure.noted = True
             self.journal.suspend(self.scope.place, self.kind, self.request, self.name, self.entry.key)
             root(self.run).interrupted(failure)
-        self._tell_end(_what_failed(failure))
+        self._tell_end(what_failed(failure))
 
     def _admit(self) -> None:
         try:
-            self.run.ledger.admit(self.kind, self.price is not None)
+            self.scope.ledger.admit(self.kind, self.price is not None, self.name)
         except LimitReached as full:
             run: Run | None = self.run
             while run is not None and run.ledger is not full.ledger:
@@ -357,14 +390,24 @@ class _Step:
                 run.interrupted(full)
             raise
 
-    def _charge(self, value: Any) -> None:
+    def _account(self) -> Ledger:
+        """Counts what is used here apart, too."""
+        return Ledger(None, self.scope.ledger, self.name if self.kind == "tool" else "")
+
+    def _charge(self, value: Any) -> float | None:
+        """Count what a model call used; returns what it cost, if that is known. What comes from a cache is free."""
         usage = getattr(value, "usage", None) if self.kind == "model" else None
-        if isinstance(usage, RequestUsage):
-            cost = 0.0
-            if self.price is not None:
-                spent = usage.prompt_tokens * self.price["prompt"] + usage.completion_tokens * self.price["completion"]
-                cost = spent / 1_000_000
-            self.run.ledger.charge(usage, cost)
+        if not isinstance(usage, RequestUsage):
+            return None
+        asked = self.name, self.price
+        name, price = answered = self.inside.answered or asked
+        # where a wrapper had another model answer, nobody knows of it when the answer is recalled
+        ledger = self.scope.ledger if answered == asked else self._account()
+        cost = 0.0 if price is not None and getattr(value, "cached", False) else cost_of(usage, price)
+        ledger.charge(usage, cost, self.scope.agent, name or "unknown")
+        if answered != asked:
+            self.entry.spent = ledger.spent()
+        return cost
 
     def _tell_end(self, data: dict[str, Any]) -> None:
         if self.event is not None:
@@ -388,8 +431,8 @@ def root(run: Run) -> Run:
 class Suspension(Record):
     """Where a suspended run stands: the state document holds it beside the state at the last completed turn.
 
-    `begun` says whether the task was delivered in a completed turn; `used` is what the ledger counted by then,
-    `time` when that was.
+    `begun` says whether the task was delivered in a completed turn; `used` and `charges` are what the ledger counted by
+    then, `time` when that was.
     """
 
     uid: str
@@ -401,6 +444,7 @@ class Suspension(Record):
     used: list[float]
     time: datetime
     inbox: list[Any] = field(default_factory=list)
+    charges: list[Charge] = field(default_factory=list, metadata=SPARSE)
 
     def answer(self, question: str, value: Any) -> None:
         """Store the answer to a pending question under the key of its effect. Raises `StateError` if there is none."""

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 from .errors import ConfigError, LimitReached
 from .records import Record
+from .usage import Charge, RunUsage, add_usage, divided, nothing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from .messages import RequestUsage
+    from .usage import PartUsage, RequestUsage
+
+    Key = tuple[str, str, tuple[str, ...]]  # agent, model, the tools it was inside of
 
 
 class RunLimits(Record):
@@ -37,20 +42,39 @@ NO_LIMITS = RunLimits()
 COUNTED = ("prompt_tokens", "completion_tokens", "model_calls", "tool_calls", "messages", "cost", "seconds")
 
 
+class Spent(Record, tagged=False):
+    """What a ledger counted, to be added to another one."""
+
+    counts: list[float]
+    charges: list[Charge]
+
+
 class Ledger:
-    """Counts what a run uses; charges its parents too."""
+    """Counts what a run uses, or one effect of it; charges its parents too.
 
-    __slots__ = (*COUNTED, "limits", "parent")
+    What was charged since the last `settle` is kept apart, so that a run can say cheaply what it had used by then.
 
-    def __init__(self, limits: RunLimits | None = None, parent: Ledger | None = None) -> None:
+    Args:
+        limits: what may be used.
+        parent: is charged too.
+        tool: the tool whose call this counts.
+    """
+
+    __slots__ = (*COUNTED, "limits", "open", "parent", "settled", "tool", "unpriced")
+
+    def __init__(self, limits: RunLimits | None = None, parent: Ledger | None = None, tool: str = "") -> None:
         self.limits = limits or NO_LIMITS
         self.parent = parent
+        self.tool = tool
+        self.settled: dict[Key, PartUsage] = {}
+        self.open: dict[Key, PartUsage] = {}
+        self.unpriced = False  # whether something was charged whose price is not known
         self.prompt_tokens = self.completion_tokens = 0
         self.model_calls = self.tool_calls = self.messages = 0
         self.cost = 0.0
         self.seconds = 0.0  # at work, up to the last completed turn
 
-    def admit(self, kind: str, priced: bool = True) -> None:
+    def admit(self, kind: str, priced: bool = True, name: str = "") -> None:
         """Count one model call, tool call or message before it happens. Raises `LimitReached`.
 
         A message counts where it is said; a run that passes on what an inner run said says it again.
@@ -65,34 +89,88 @@ class Ledger:
             if ledger.limits is not NO_LIMITS:
                 ledger._check(kind, priced)
             ledger = ledger.parent
+        tools: tuple[str, ...] = (name,)
         ledger = self
         while ledger is not None:
             if kind == "model":
                 ledger.model_calls += 1
             elif kind == "tool":
                 ledger.tool_calls += 1
+                ledger._part("", "", tools).calls += 1
+                if ledger.tool:
+                    tools = (ledger.tool, *tools)
             ledger = ledger.parent
 
-    def charge(self, usage: RequestUsage, cost: float = 0.0) -> None:
-        """Count the tokens, and what they cost, after a call."""
+    def charge(self, usage: RequestUsage, cost: float | None = 0.0, agent: str = "", model: str = "unknown") -> None:
+        """Count the tokens, and what they cost (None if that is not known), after a call."""
         ledger: Ledger | None = self
+        tools: tuple[str, ...] = ()
         while ledger is not None:
             ledger.prompt_tokens += usage.prompt_tokens
             ledger.completion_tokens += usage.completion_tokens
-            ledger.cost += cost
+            if cost is None:
+                ledger.unpriced = True
+            else:
+                ledger.cost += cost
+            add_usage(ledger._part(agent, model, tools), usage, cost)
+            if ledger.tool:
+                tools = (ledger.tool, *tools)
             ledger = ledger.parent
+
+    def settle(self) -> None:
+        """Keep what was charged since the last time with what was before."""
+        if self.open:
+            for key, part in self.open.items():
+                known = self.settled.setdefault(key, part)
+                if known is not part:
+                    add_usage(known, part, part.cost, part.calls)
+            self.open = {}
 
     def counts(self) -> list[float]:
         """What was used so far, for `add`."""
         return [getattr(self, name) for name in COUNTED]
 
-    def add(self, counts: Sequence[float]) -> None:
+    def charges(self, *, settled: bool = False) -> list[Charge]:
+        """What was charged so far, for `add`; or only what is settled."""
+        parts = self.settled.items() if settled else self._parts()
+        return [Charge(agent=agent, model=model, tools=[*tools], used=part) for (agent, model, tools), part in parts]
+
+    def spent(self) -> Spent | None:
+        """What was used so far; None if that is nothing."""
+        return Spent(counts=self.counts(), charges=self.charges()) if self.open or self.model_calls else None
+
+    def add(self, counts: Sequence[float], charges: Sequence[Charge] = ()) -> None:
         """Count what was used before, in another process perhaps."""
+        unpriced = any(charge.used.cost is None for charge in charges)
         ledger: Ledger | None = self
+        tools: tuple[str, ...] = ()
         while ledger is not None:
             for name, count in zip(COUNTED, counts, strict=False):
                 setattr(ledger, name, getattr(ledger, name) + count)
+            for charge in charges:
+                part = ledger._part(charge.agent, charge.model, (*tools, *charge.tools))
+                add_usage(part, charge.used, charge.used.cost, charge.used.calls)
+            ledger.unpriced = ledger.unpriced or unpriced
+            if ledger.tool:
+                tools = (ledger.tool, *tools)
             ledger = ledger.parent
+
+    def usage(self) -> RunUsage:
+        """What was used so far, in all and by agent, model and tool."""
+        usage = RunUsage(self.prompt_tokens, self.completion_tokens)
+        usage.model_calls, usage.tool_calls = self.model_calls, self.tool_calls
+        usage.cost = None if self.unpriced else self.cost
+        return divided(usage, self._parts())
+
+    def _parts(self) -> Iterable[tuple[Key, PartUsage]]:
+        return chain(self.settled.items(), self.open.items())
+
+    def _part(self, agent: str, model: str, tools: tuple[str, ...]) -> PartUsage:
+        key = agent, model, tools
+        part = self.open.get(key)
+        if part is None:
+            part = self.open[key] = nothing()
+        return part
 
     def _check(self, kind: str, priced: bool) -> None:
         limits = self.limits
@@ -102,10 +180,10 @@ class Ledger:
             self._refuse("model_calls", self.model_calls, limits.model_calls)
             self._refuse("tokens", self.prompt_tokens + self.completion_tokens, limits.tokens)
             self._refuse("cost", self.cost, limits.cost)
-            if limits.cost is not None and not priced:
+            if limits.cost is not None and (self.unpriced or not priced):
                 raise ConfigError(
                     "RunLimits(cost=...) needs the price of every model that is called; give it as model_info['price'] "
-                    "= {'prompt': ..., 'completion': ...} per million tokens"
+                    "= {'prompt': ..., 'completion': ...} per million tokens, or add the model to tinygen.PRICES"
                 )
 
     def _refuse(self, limit: str, used: float, allowed: float | None) -> None:

@@ -192,6 +192,9 @@ class ListMemory(Memory):
         twin._contents = self._contents.copy()
         return twin
 
+    def _grown(self) -> Mapping[str, Any]:
+        return {"memory_contents": self._contents or None}
+
 
 def memory_text(contents: Sequence[MemoryContent]) -> str:
     """The contents as a model reads them, numbered; nothing if there are none."""

@@ -16,7 +16,8 @@ from datetime import datetime
 from weakref import WeakValueDictionary
 
 from .clock import new_id, now
-from .records import Record, pydantic_schema
+from .records import SPARSE, Record, pydantic_schema
+from .usage import RequestUsage as RequestUsage, RunUsage as RunUsage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,32 +33,6 @@ else:
 
 
 # --- what goes to and comes from a model
-
-
-SPARSE = {"sparse": True}  # of a field that AutoGen does not know: written only where it says something
-
-
-class RequestUsage(Record, kw_only=False, tagged=False):
-    """Tokens of one model call, or of several together.
-
-    `cached_tokens` are those of the prompt that the provider had kept, `reasoning_tokens` those of the completion that
-    are thinking; both are 0 where nothing was reported. `estimated` says that some number here was not reported.
-    """
-
-    prompt_tokens: int
-    completion_tokens: int
-    cached_tokens: int = field(default=0, metadata=SPARSE)
-    reasoning_tokens: int = field(default=0, metadata=SPARSE)
-    estimated: bool = field(default=False, metadata=SPARSE)
-
-    def __add__(self, other: RequestUsage) -> RequestUsage:
-        return RequestUsage(
-            self.prompt_tokens + other.prompt_tokens,
-            self.completion_tokens + other.completion_tokens,
-            self.cached_tokens + other.cached_tokens,
-            self.reasoning_tokens + other.reasoning_tokens,
-            self.estimated or other.estimated,
-        )
 
 
 class FunctionCall(Record, kw_only=False, tagged=False):
@@ -551,15 +526,27 @@ class Pending(Record, tagged=False):
 class TaskResult(Record, tagged=False):
     """What a run left: its messages in order and why it stopped.
 
-    `pending` lists the questions of a suspended run; `usage` sums the tokens of every model call; `abandoned` names
-    what would not stop when the run ended.
+    `pending` lists the questions of a suspended run; `usage` is what its model calls used and cost, in all and by
+    agent, model and tool; `abandoned` names what would not stop when the run ended.
     """
 
     messages: list[BaseAgentEvent | BaseChatMessage]
     stop_reason: str | None = None
     pending: list[Pending] = field(default_factory=list)
-    usage: RequestUsage = field(default_factory=lambda: RequestUsage(0, 0))
+    usage: RunUsage = field(default_factory=lambda: RunUsage(0, 0))
     abandoned: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        """Who said what, and how it ended."""
+        from .transcript import as_text
+
+        return as_text(self)
+
+    def to_markdown(self, *, images: bool = False) -> str:
+        """The conversation as Markdown; pictures are in it if `images`, otherwise only their place."""
+        from .transcript import as_markdown
+
+        return as_markdown(self, images=images)
 
 
 ChatMessage = BaseChatMessage

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from .component import Component
 from .errors import DecodeError, StateError, positive_int
+from .journal import effect
 from .messages import AssistantMessage, FunctionExecutionResultMessage, LLMMessage, SystemMessage, UserMessage
 
 TYPE_CHECKING = False
@@ -130,7 +131,7 @@ class TokenLimitedChatCompletionContext(ChatCompletionContext):
     The beginning gives way before the last unit does; the last is always shown.
 
     Args:
-        model_client: counts the tokens.
+        model_client: counts the tokens, as well as it can (see models/tokens.py).
         token_limit: how many there may be; None for what the model's window holds.
         tool_schema: tools that are sent along and need room too.
         initial_messages: what stands at the beginning.
@@ -148,15 +149,27 @@ class TokenLimitedChatCompletionContext(ChatCompletionContext):
         self._model_client = model_client
         self._token_limit = None if token_limit is None else positive_int("token_limit", token_limit)
         self._tool_schema = list(tool_schema or ())
-        self._counts: dict[int, tuple[LLMMessage, int]] = {}
+        self._counts: dict[int, tuple[LLMMessage, int, int]] = {}
 
     async def get_messages(self) -> list[LLMMessage]:
-        room = self._room()
         parts = units(self._messages)
-        sizes = self._sizes(parts)
-        last = len(parts) - 1
-        if last < 1 or sum(sizes) <= room:
+        if len(parts) < 2:
             return _flat(parts)
+
+        async def choose() -> list[int]:
+            return self._choose(parts)
+
+        # a client may count better after each answer; a turn that is executed again asks what it asked before
+        head, start = await effect("context", {"messages": len(self._messages)}, choose, list[int])
+        return _flat(parts[:head] + parts[start:])
+
+    def _choose(self, parts: list[Unit]) -> list[int]:
+        """How many units from the beginning are shown, and where the newest begin that are."""
+        room: float = self._room()
+        sizes = self._sizes(parts)
+        if sum(sizes) <= room:
+            return [0, 0]
+        last = len(parts) - 1
         head = min(_beginning(parts), last)
         if sum(sizes[:head]) + sizes[last] > room:
             head = 0
@@ -165,7 +178,7 @@ class TokenLimitedChatCompletionContext(ChatCompletionContext):
         while start > head and sizes[start - 1] <= room:
             start -= 1
             room -= sizes[start]
-        return _flat(parts[:head] + parts[start:])
+        return [head, start]
 
     def _room(self) -> int:
         client = self._model_client
@@ -173,21 +186,25 @@ class TokenLimitedChatCompletionContext(ChatCompletionContext):
             return client.remaining_tokens([], tools=self._tool_schema)
         return self._token_limit - client.count_tokens([], tools=self._tool_schema)
 
-    def _sizes(self, parts: list[Unit]) -> list[int]:
-        """The tokens of each unit; each message is counted once in its life."""
+    def _sizes(self, parts: list[Unit]) -> list[float]:
+        """The tokens of each unit. Each message is counted once in its life; what the client learns later scales it."""
         known, self._counts = self._counts, {}
-        empty = self._model_client.count_tokens([])
-        sizes = []
+        client = self._model_client
+        empty, sample = client.count_tokens([]), client.count_tokens([_SAMPLE])
+        sizes: list[float] = []
         for part in parts:
-            size = 0
+            size = 0.0
             for message in part:
                 entry = known.get(id(message))
                 if entry is None or entry[0] is not message:
-                    entry = (message, self._model_client.count_tokens([message]) - empty)
+                    entry = (message, client.count_tokens([message]) - empty, sample)
                 self._counts[id(message)] = entry
-                size += entry[1]
+                size += entry[1] if entry[2] in (sample, 0) else entry[1] * sample / entry[2]
             sizes.append(size)
         return sizes
+
+
+_SAMPLE = UserMessage(content="How many tokens is this? " * 40, source="user")  # tells whether a client learnt
 
 
 def units(messages: Sequence[LLMMessage]) -> list[Unit]:

@@ -40,6 +40,8 @@ else:
                 dataclasses.dataclass(kw_only=kw_only, init=False, repr=False, eq=False)(cls)
                 if "__init__" not in cls.__dict__:
                     cls.__init__ = _first_init
+            elif getattr(cls.__init__, "generated", False):
+                cls.__init__ = _first_init  # its own, so that errors name this class
             cls._tagged = tagged
             declared = cls.__dict__.get("type")
             if not isinstance(declared, str):
@@ -98,6 +100,8 @@ class Registry(dict[str, "WeakSet[type[Record]]"]):
 
 registry = Registry()
 
+SPARSE = {"sparse": True}  # of a field that AutoGen does not know: written only where it says something
+
 
 class Record(_Declared):
     """Root of every record. Compares by value; not hashable."""
@@ -126,7 +130,7 @@ class Record(_Declared):
         shown = [
             f"{each.name}={value!r}"
             for each in dataclasses.fields(self)
-            if each.repr and ((value := getattr(self, each.name)) != each.default or "sparse" not in each.metadata)
+            if each.repr and ((value := getattr(self, each.name)) != _default(each) or "sparse" not in each.metadata)
         ]
         return f"{self.__class__.__qualname__}({', '.join(shown)})"
 
@@ -163,11 +167,19 @@ class Record(_Declared):
             and not (exclude_none and value is None)
         }
 
-    def model_dump_json(self, *, indent: int | None = None, exclude_none: bool = False) -> str:
+    def model_dump_json(
+        self,
+        *,
+        indent: int | None = None,
+        include: set[str] | None = None,
+        exclude: set[str] | None = None,
+        exclude_none: bool = False,
+    ) -> str:
         """`dump` as JSON text."""
         import json
 
-        return json.dumps(self.model_dump(exclude_none=exclude_none), indent=indent, ensure_ascii=False)
+        data = self.model_dump(include=include, exclude=exclude, exclude_none=exclude_none)
+        return json.dumps(data, indent=indent, ensure_ascii=False)
 
     @classmethod
     def model_validate(cls, data: Any) -> Self:
@@ -199,6 +211,10 @@ class Record(_Declared):
         twin.__dict__.update(self.__dict__)
         twin.__dict__.update(update or {})
         return twin
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def pydantic_schema(read: Callable[[Any], Any], write: Callable[[Any], Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from .cancellation import CancellationToken
 from .clock import Source, monotonic, source
 from .errors import AgentFailed, LimitReached, RunStopped, Suspended
 from .limits import Ledger
-from .messages import ModelClientStreamingChunkEvent, RequestUsage, TaskResult
+from .messages import ModelClientStreamingChunkEvent, TaskResult
 from .telemetry import Event, ambient
 
 TYPE_CHECKING = False
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .limits import RunLimits
     from .messages import BaseAgentEvent, BaseChatMessage, Pending
     from .telemetry import Listener
+    from .usage import Charge
 
     T = TypeVar("T")
 
@@ -47,7 +48,7 @@ GRACE = 0.2  # seconds a cancelled task gets before it is left behind
 class Scope(Source):
     """Where the current task works: a run and a place in it. Also the source of time and ids there."""
 
-    __slots__ = ("alone", "count", "event", "inside", "place", "run", "said", "time")
+    __slots__ = ("agent", "alone", "answered", "count", "event", "inside", "ledger", "place", "run", "said", "time")
 
     def __init__(self, run: Run, place: str, time: datetime, event: str | None = None, alone: bool = False) -> None:
         self.run = run
@@ -56,6 +57,9 @@ class Scope(Source):
         self.event = event  # id of the event that what happens here is part of
         self.alone = alone  # this task can be left behind without anybody else being held up
         self.inside = ""  # the kind of effect this is part of
+        self.agent = run.name  # who works here,
+        self.ledger = run.ledger  # and on whose account
+        self.answered: tuple[str, Any] | None = None  # name and price of the model that answers, inside of a model call
         self.said: list[Any] = run.messages  # where messages said here are collected
         self.count = 0
 
@@ -74,7 +78,7 @@ class Scope(Source):
         """A place below this one, named for the n-th thing begun here."""
         self.count += 1
         made = Scope(self.run, f"{self.place}/{name}@{self.count}", self.time, self.event, alone)
-        made.said = self.said
+        made.said, made.agent, made.ledger = self.said, self.agent, self.ledger
         return made
 
 
@@ -144,7 +148,9 @@ class Run:
         self.pending: list[Pending] = []
         self.messages: list[BaseAgentEvent | BaseChatMessage] = []
         self.inbox: list[BaseChatMessage] = []
-        self.undo: list[Callable[[], Awaitable[None]]] = []  # what a suspension takes back, besides the owner
+        self.heard: list[BaseChatMessage] = []  # of a team inside another one: what the others there get to hear,
+        self.judged: list[BaseAgentEvent | BaseChatMessage] = []  # and what the termination there looks at
+        self.undo: list[tuple[str, Callable[[], Awaitable[None]]]] = []  # place, what a suspension takes back there
         self.records = True  # whether effects are kept, to be recalled when the run is executed again
         self.asks = False  # whether somebody is there to answer questions while it runs
         self._questions: dict[str, asyncio.Future[Any]] = {}
@@ -171,12 +177,15 @@ class Run:
             self.grace = GRACE
             self.ledger: Ledger = Ledger(limits, within.ledger if within is not None else None)
             self.scope = Scope(self, name, self.clock.now())
+            self._told: set[str] = set()  # ids of what the runs inside have told the listeners
         else:
             self.clock, self.uid, self.listeners = outer.run.clock, outer.run.uid, outer.run.listeners
             self.grace = outer.run.grace * 0.75  # gives up sooner, so that the outer run sees it end
-            self.ledger = Ledger(limits, outer.run.ledger)
+            self.ledger = Ledger(limits, outer.ledger)
             self.scope = outer.child(name)
             self.scope.run, self.scope.said = self, self.messages
+            self.scope.agent, self.scope.ledger = name, self.ledger
+            self._told = outer.run._told
         self.time = self.scope.time
 
     def start(
@@ -316,10 +325,10 @@ class Run:
             raise
         return task.result()
 
-    def emit(self, item: BaseAgentEvent | BaseChatMessage, *, again: bool = False) -> None:
+    def emit(self, item: BaseAgentEvent | BaseChatMessage) -> None:
         """Say something: to the reader of the stream and, unless it is only a piece of a message, in the result.
 
-        `again` says that an inner run has said it, so that listeners have been told.
+        Listeners are told once of what an inner run has said and this one passes on.
         """
         if self.over:
             return
@@ -329,8 +338,13 @@ class Run:
             (scope.said if scope is not None and scope.run is self else self.messages).append(item)
         if self.output is not None:
             self.output.put(item)
-        if self.listeners and not again:
-            self.tell("message", "point", item.type, {"message": item})
+        if self.listeners:
+            if item.id not in self._told:
+                self.tell("message", "point", item.type, {"message": item})
+            if self.outer is not None:
+                self._told.add(item.id)
+            else:
+                self._told.discard(item.id)
 
     def tell(
         self,
@@ -386,6 +400,7 @@ class Run:
         self.ledger.seconds += monotonic() - self._begun_at
         self._begun_at = monotonic()
         self.used = self.ledger.counts()
+        self.ledger.settle()
         self.undo.clear()
         self.time = (current_scope() or self.scope).time
         if self.on_boundary is not None:
@@ -394,14 +409,17 @@ class Run:
     async def roll_back(self) -> None:
         """Take back what runs inside this one changed since the last boundary; latest first."""
         while self.undo:
-            await self.undo.pop()()
+            await self.undo.pop()[1]()
 
-    def restore(self, begun: bool, used: list[float], time: datetime) -> None:
+    def restore(self, begun: bool, used: list[float], charges: list[Charge], time: datetime) -> None:
         """Stand where a suspended run stood at its last boundary; `messages` are set already."""
         self.begun = begun
         self.mark = len(self.messages)
         self.used = used
-        self.ledger.add(used)
+        self.ledger.add(used, charges)
+        self.ledger.settle()
+        if self.ledger.model_calls and not charges and not self.ledger.cost:
+            self.ledger.unpriced = True  # saved when only known prices were counted
         self.time = self.scope.time = time
 
     async def at(self, name: str, work: Awaitable[T]) -> T:
@@ -425,6 +443,8 @@ class Run:
             if self.ending:
                 raise asyncio.CancelledError
             reason = await body(self)
+        except GeneratorExit:  # dropped while it was paused, and closed in the context of whoever is at work now
+            raise
         except LimitReached as full:
             reason, failure = str(full), None if full.ledger is self.ledger else full
         except Suspended as suspended:
@@ -456,7 +476,7 @@ class Run:
             messages=list(self.messages),
             stop_reason=stop_reason,
             pending=list(self.pending),
-            usage=RequestUsage(self.ledger.prompt_tokens, self.ledger.completion_tokens),
+            usage=self.ledger.usage(),
             abandoned=list(self.abandoned),
         )
 
@@ -467,6 +487,8 @@ class Run:
             "gen_ai.usage.input_tokens": ledger.prompt_tokens,
             "gen_ai.usage.output_tokens": ledger.completion_tokens,
         }
+        if not ledger.unpriced:
+            told["cost"] = ledger.cost
         if failure is not None:
             told["error.type"] = type(failure).__name__
         return told

@@ -47,6 +47,7 @@ class TaskRunner(Component):
     takes_turns = False
     _live: Run | None = None
     _suspension: Suspension | None = None
+    _queue: Any = None  # of those who give it a task as a tool, see task_tools.py
 
     def run_stream(
         self,
@@ -119,6 +120,14 @@ class TaskRunner(Component):
         """Forget everything since construction, a suspended run too. Raises `AlreadyRunning` during a run."""
         raise NotImplementedError
 
+    async def save_state(self) -> Mapping[str, Any]:
+        """What `load_state` needs to go on elsewhere, as JSON data."""
+        raise NotImplementedError
+
+    async def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take over a saved state, whole or not at all. Raises `StateError`."""
+        raise NotImplementedError
+
     async def checkpoint(self) -> Undo:
         """Mark this moment; the function returned goes back to it. Used when a turn is suspended."""
         raise NotImplementedError
@@ -167,7 +176,7 @@ class TaskRunner(Component):
 
         async def body(run: Run) -> str | None:
             if run.outer is not None:
-                root(run).undo.append(await self.checkpoint())
+                root(run).undo.append((run.scope.place, await self.checkpoint()))
             try:
                 reason = await self._perform(run, task, output_task)
                 run.check()
@@ -221,6 +230,7 @@ class TaskRunner(Component):
             entries=journal.entries(),
             pending=run.pending,
             used=run.used,
+            charges=run.ledger.charges(settled=True),
             time=run.time,
             inbox=codec.encode(run.inbox),
         )
@@ -252,6 +262,12 @@ class RunStream:
         self._begin: Callable[[], Awaitable[Run]] | None = begin
         self._run: Run | None = None
         self._done = False
+
+    @property
+    def run(self) -> Run:
+        """The run, once its first step is made."""
+        assert self._run is not None
+        return self._run
 
     def __aiter__(self) -> RunStream:
         return self
@@ -405,7 +421,7 @@ def _release(claimed: list[tuple[TaskRunner, Run | None]]) -> None:
 def _restore(run: Run, suspension: Suspension) -> None:
     messages, _, run.inbox = _contents(suspension)
     run.messages.extend(messages)
-    run.restore(suspension.begun, suspension.used, suspension.time)
+    run.restore(suspension.begun, suspension.used, suspension.charges, suspension.time)
     journal = journal_of(run)
     journal.loaded = {entry.key: entry for entry in suspension.entries}
     journal.asked = {question.id for question in suspension.pending}

@@ -10,10 +10,10 @@ from functools import partial
 
 from .actors import BaseAgent
 from .addresses import AgentId
-from .agents import BaseChatAgent
+from .agents import BaseChatAgent, put_in_order
 from .clock import new_id
 from .errors import AgentFailed, ConfigError, did_you_mean
-from .messages import BaseAgentEvent, BaseChatMessage, Response, TaskResult
+from .messages import BaseAgentEvent, BaseChatMessage, HandoffMessage, Response, TaskResult, ToolCallExecutionEvent
 from .run import current_scope, fan_out
 from .runtime import SingleThreadedAgentRuntime
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .actors import AgentRuntime, MessageContext
-    from .run import Run
+    from .run import Run, Scope
     from .runner import TaskRunner
 
     Message = BaseAgentEvent | BaseChatMessage
@@ -61,19 +61,23 @@ class Seat(BaseAgent):
         if isinstance(self._participant, BaseChatAgent):
             response = await self._participant.take_turn(message.messages, scope.run)
             return _from_agent(self._participant.name, response)
-        return await self._inner_team(self._participant, message.messages, scope.run)
+        return await self._inner_team(self._participant, message.messages, scope)
 
     @staticmethod
-    async def _inner_team(team: TaskRunner, messages: list[BaseChatMessage], run: Run) -> Said:
+    async def _inner_team(team: TaskRunner, messages: list[BaseChatMessage], scope: Scope) -> Said:
         """A team as a participant: its run is part of ours; what it says, we say."""
-        result: TaskResult | None = None
-        async for item in team.run_stream(task=messages or None, output_task_messages=False):
+        said: list[Message] = []
+        mark, members = len(scope.said), [part.name for part in team._parts()]
+        task = [_for_members(message, members) for message in messages]
+        stream = team.run_stream(task=task or None, output_task_messages=False)
+        async for item in stream:
             if isinstance(item, TaskResult):
-                result = item
-            elif isinstance(item, (BaseAgentEvent, BaseChatMessage)):
-                run.emit(item, again=True)
-        said = result.messages if result is not None else []
-        return Said(thread=said, heard=[m for m in said if isinstance(m, BaseChatMessage)], judged=said)
+                said = item.messages
+            else:
+                scope.run.emit(item)
+        put_in_order(scope.said, mark, said)
+        inner = stream.run
+        return Said(thread=said, heard=inner.heard, judged=inner.judged)
 
 
 class Seats:
@@ -159,9 +163,30 @@ class Seats:
         return said
 
 
+def _for_members(message: BaseChatMessage, members: Sequence[str]) -> BaseChatMessage:
+    """A handoff to somebody who is not in the team within, as the team itself, is one to nobody in particular there."""
+    if isinstance(message, HandoffMessage) and message.target not in members:
+        return message.model_copy(update={"target": ""})
+    return message
+
+
 def _from_agent(name: str, response: Response) -> Said:
     """An agent's answer. What others said on its behalf (an agent used as a tool) is not judged as its own."""
     inner = response.inner_messages or []
     said = [*inner, response.chat_message]
-    own = [*(message for message in inner if message.source == name), response.chat_message]
-    return Said(thread=said, heard=[response.chat_message], judged=own)
+    own = [message for message in inner if message.source == name]
+    if len(own) < len(inner):
+        others = [m for m in inner if m.source != name and isinstance(m, BaseChatMessage)]
+        own = [_unquoted(event, others) if isinstance(event, ToolCallExecutionEvent) else event for event in own]
+    return Said(thread=said, heard=[response.chat_message], judged=[*own, response.chat_message])
+
+
+def _unquoted(event: ToolCallExecutionEvent, others: Sequence[BaseChatMessage]) -> ToolCallExecutionEvent:
+    """The results of tool calls without those that repeat what `others` said."""
+    last = {message.to_text() for message in others}
+    ends = tuple(f"{message.source}: {message.to_text()}" for message in others)
+    results = [
+        result.model_copy(update={"content": ""}) if result.content in last or result.content.endswith(ends) else result
+        for result in event.content
+    ]
+    return event.model_copy(update={"content": results})

@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .actors import AgentRuntime
+    from .findings import Finding
     from .run import Run
     from .runner import Undo
 
+    Link = tuple[str | None, str | None, str]
     Message = BaseAgentEvent | BaseChatMessage
 
 ALREADY_TERMINATED = "The group chat has already terminated."
@@ -39,7 +41,7 @@ class Floor:
 
     def __init__(self, team: BaseGroupChat, run: Run, marks: list[Undo]) -> None:
         self.reason = "The group chat is stopped."
-        self.said: list[Message] = []
+        self.said: list[BaseChatMessage] = []
         self._team = team
         self._run = run
         self._marks = marks
@@ -99,6 +101,7 @@ class BaseGroupChat(TaskRunner):
 
     component_type = "team"
     takes_turns = True
+    ends_by_itself = False  # whether its policy ends each run at some time
     manager_name = "GroupChatManager"
 
     def __init__(
@@ -135,14 +138,18 @@ class BaseGroupChat(TaskRunner):
         self._thread: list[Message] = []
         self._buffers: dict[str, list[BaseChatMessage]] = {name: [] for name in self._names}
         self._turn = 0
+        self.check_members()
 
     async def select_speakers(self, thread: Sequence[Message]) -> Sequence[str]:
         """The names of who speaks next, side by side if several; none ends the run. Called between turns."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define select_speakers()")
 
     async def conduct(self, floor: Floor) -> Sequence[str]:
         """The names of who speaks next, as `select_speakers` says if not overridden."""
         return await self.select_speakers(floor.thread)
+
+    def check_members(self) -> None:
+        """Look at the participants when the team is made. Raises `ConfigError` if they cannot be such a team."""
 
     def check_task(self, task: Sequence[BaseChatMessage]) -> None:
         """Look at a task before anybody hears it. Raises `ConfigError` if the team cannot work on it."""
@@ -153,6 +160,24 @@ class BaseGroupChat(TaskRunner):
         A policy that learns who spoke here, not from the thread, costs the same however long that is. What a turn
         changed here and in `conduct` must be in `policy_state`, for the case that the turn is taken back.
         """
+
+    def conclude(self, reason: str | None) -> str | None:
+        """Why the run ends after a turn, None if it goes on; `reason` is what the termination says."""
+        return reason
+
+    def links(self) -> Sequence[Link]:
+        """For drawings, who can speak after whom: two names and when. None is the team, where a task comes in."""
+        return [link for name in self._names for link in ((None, name, ""), (name, None, ""))]
+
+    def problems(self) -> Sequence[Finding]:
+        """What its policy can see to be wrong with it before a run; `tinygen check` shows it with all else."""
+        return ()
+
+    def to_mermaid(self) -> str:
+        """This team as the text of a Mermaid flowchart, teams within it as boxes."""
+        from .diagrams import mermaid
+
+        return mermaid(self)
 
     def policy_state(self) -> dict[str, Any]:
         """What the policy remembers, as JSON data: the fields it adds to the saved state."""
@@ -284,6 +309,8 @@ class BaseGroupChat(TaskRunner):
         self, run: Run, messages: list[BaseChatMessage], output: bool, *, judged: bool = True
     ) -> str | None:
         """Give everybody the messages of a task; they may already be enough to stop."""
+        if not messages:
+            return None
         for message in messages:
             if output:
                 run.emit(message)
@@ -291,7 +318,7 @@ class BaseGroupChat(TaskRunner):
                 buffer.append(message)
         self._thread.extend(messages)
         self.note(None, messages)
-        return await self._judge(messages) if messages and judged else None
+        return await self._judge(messages) if judged else None
 
     async def _take_turn(self, run: Run, seats: Seats) -> str | None:
         marks: list[Undo] = [self._mark()]
@@ -300,6 +327,8 @@ class BaseGroupChat(TaskRunner):
             selected = await self.conduct(floor)
             speakers = [selected] if isinstance(selected, str) else list(selected)
             if not speakers:
+                run.heard.extend(floor.said)
+                run.judged.extend(floor.said)
                 return floor.reason
             for participant in seats.find(speakers):
                 marks.append(await participant.checkpoint())
@@ -312,19 +341,28 @@ class BaseGroupChat(TaskRunner):
             for undo in reversed(marks):
                 await undo()
             raise
-        judged = floor.said
+        heard = list(floor.said)
+        judged: list[Message] = list(floor.said)
         for speaker, answer in zip(speakers, said, strict=True):
             self._thread.extend(answer.thread)
+            heard.extend(answer.heard)
             judged.extend(answer.judged)
             self.note(speaker, answer.thread)
             for name, buffer in self._buffers.items():
                 if name != speaker:
                     buffer.extend(answer.heard)
+        if run.outer is not None:
+            run.heard.extend(heard)
+            run.judged.extend(judged)
         self._turn += 1
-        reason = await self._judge(judged)
-        if reason is None and self._max_turns is not None and self._turn >= self._max_turns:
-            return f"Maximum number of turns {self._max_turns} reached."
-        return reason
+        reason = self.conclude(await self._judge(judged))
+        return self._out_of_turns() if reason is None else reason
+
+    def _out_of_turns(self) -> str | None:
+        """Why no further turn may begin, if so; None also in a team whose policy looks after that itself."""
+        if self._max_turns is None or self._turn < self._max_turns:
+            return None
+        return f"Maximum number of turns {self._max_turns} reached."
 
     async def _judge(self, messages: Sequence[Message]) -> str | None:
         if self._termination is None:
@@ -437,6 +475,10 @@ class RoundRobinGroupChat(BaseGroupChat):
         name = self._names[self._next]
         self._next = (self._next + 1) % len(self._names)
         return (name,)
+
+    def links(self) -> Sequence[Link]:
+        after = [*self._names[1:], self._names[0]]
+        return [(None, self._names[0], ""), *((name, after[at], "") for at, name in enumerate(self._names))]
 
     def policy_state(self) -> dict[str, Any]:
         return {"next_speaker_index": self._next}

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import operator
+import re
 from contextlib import aclosing
 from functools import partial
 
 from .errors import ConfigError, StateError
 from .journal import effect, effect_stream
-from .messages import FunctionExecutionResult
+from .messages import BaseAgentEvent, BaseChatMessage, FunctionExecutionResult
 from .records import Record
 from .tools import FunctionTool, StaticStreamWorkbench, StreamWorkbench, ToolResult, Workbench, as_tool
+from .tools.results import parse_arguments
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from .messages import FunctionCall
     from .models import ChatCompletionClient, ToolSchema
     from .tools import BaseTool
+
+_log = logging.getLogger("tinygen.agents")
 
 
 class Handoff(Record, tagged=False):
@@ -39,7 +44,7 @@ class Handoff(Record, tagged=False):
         if not isinstance(self.target, str) or not self.target:
             raise ConfigError(f"a handoff's target must be the name of an agent, not {self.target!r:.80}")
         if not self.name:
-            self.name = f"transfer_to_{self.target}".lower()
+            self.name = re.sub(r"[^a-z0-9_]", "_", f"transfer_to_{self.target}".lower())  # what providers accept
         elif not self.name.isidentifier():
             raise ConfigError(f"a handoff's name must be a Python identifier, not {self.name!r}")
         self.description = self.description or f"Handoff to {self.target}."
@@ -159,29 +164,37 @@ class Toolbox:
         except asyncio.CancelledError:
             if token.is_cancelled():
                 raise
-            return ToolResult.error(call.name, f"tool {call.name!r} was cancelled from inside")
+            return _cancelled(call)
         except Exception as error:  # noqa: BLE001 - a workbench of the user's: the model learns of it
             return ToolResult.error(call.name, error)
 
     async def _call_stream(
         self, workbench: StreamWorkbench, call: FunctionCall, token: CancellationToken
     ) -> AsyncGenerator[Any, None]:
-        """What the tool says, and the result last."""
+        """The messages and events of the tool, and the result last."""
         result: ToolResult | None = None
         try:
             async with aclosing(workbench.call_json_stream(call.name, call.arguments, token, call.id)) as stream:
                 async for item in stream:
                     if isinstance(item, ToolResult):
                         result = item
-                    else:
+                    elif isinstance(item, (BaseAgentEvent, BaseChatMessage)):
                         yield item
+                    else:
+                        _log.warning("tool %r said %.80r, which is neither message nor event", call.name, item)
+        except asyncio.CancelledError:
+            if token.is_cancelled():
+                raise
+            result = _cancelled(call)
         except Exception as error:  # noqa: BLE001 - a workbench of the user's: the model learns of it
             result = ToolResult.error(call.name, error)
         yield _told(call, result or ToolResult.error(call.name, f"tool {call.name!r} ended without a result"))
 
     async def _hand_off(self, call: FunctionCall, token: CancellationToken) -> FunctionExecutionResult:
         tool = self.handoff_tools[call.name]
-        content = tool.return_value_as_string(await tool.run_json({}, token))
+        takes = tool.schema.get("parameters", {}).get("properties")  # else models make something up to give it
+        arguments = parse_arguments(call.arguments) if takes else {}
+        content = tool.return_value_as_string(await tool.run_json(arguments, token, call.id))
         return FunctionExecutionResult(content=content, name=call.name, call_id=call.id, is_error=False)
 
     async def save_state(self) -> list[Any]:
@@ -205,6 +218,10 @@ class Toolbox:
     async def stop(self) -> None:
         for workbench in self.workbenches:
             await workbench.stop()
+
+
+def _cancelled(call: FunctionCall) -> ToolResult:
+    return ToolResult.error(call.name, f"tool {call.name!r} was cancelled from inside")
 
 
 def _told(call: FunctionCall, result: ToolResult) -> FunctionExecutionResult:

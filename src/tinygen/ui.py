@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import sys
 from contextlib import nullcontext
 from inspect import iscoroutinefunction
@@ -18,17 +17,14 @@ from .clock import monotonic
 from .errors import ConfigError
 from .messages import (
     BaseChatMessage,
-    MemoryQueryEvent,
     ModelClientStreamingChunkEvent,
     MultiModalMessage,
     RequestUsage,
     Response,
-    SelectSpeakerEvent,
     TaskResult,
-    ToolCallExecutionEvent,
-    ToolCallRequestEvent,
     UserInputRequestedEvent,
 )
+from .transcript import as_cost, body, depth, safe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,12 +38,6 @@ if TYPE_CHECKING:
     Said = BaseAgentEvent | BaseChatMessage
     Prompt = Callable[[str, CancellationToken | None], Awaitable[str]]
 
-# control characters but newline and tab, what turns the direction of writing, halves of surrogate pairs, and what
-# cannot be seen, but the joiners U+200C and U+200D that Persian and emoji are written with
-_UNSAFE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff"
-    "\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
-)
 _BOLD, _DIM, _PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[0m"
 
 
@@ -65,7 +55,7 @@ async def Console(
 
     Args:
         no_inline_images: pictures are `<image>` in iTerm2 too, which can show them; elsewhere they always are.
-        output_stats: print the tokens of each message; at the end tokens and time.
+        output_stats: print the tokens of each message; at the end tokens, cost where it is known, and time.
         user_input_manager: is told which questions have been printed, so that it may ask them.
         file: where to print, `sys.stdout` by default; in colour if that is a terminal and NO_COLOR is not set.
 
@@ -174,10 +164,11 @@ def _current_request() -> str | None:
 class _Answer:
     """An answer that comes in pieces, and how many of them have been printed."""
 
-    __slots__ = ("pieces", "printed", "source")
+    __slots__ = ("depth", "pieces", "printed", "source")
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, depth: int) -> None:
         self.source = source
+        self.depth = depth
         self.pieces: list[str] = []
         self.printed = 0
 
@@ -197,6 +188,8 @@ class _Screen:
         self._inline_images = terminal and inline_images and os.environ.get("TERM_PROGRAM") == "iTerm.app"
         self._answers: dict[tuple[str, str | None], _Answer] = {}
         self._live: _Answer | None = None
+        self._margin = ""  # what is said in nested teams is indented
+        self._fresh = True  # the cursor is at the beginning of a line
         self._start = monotonic()
         self._messages = 0
         self._usage = RequestUsage(0, 0)
@@ -204,7 +197,7 @@ class _Screen:
     def said(self, item: Said) -> None:
         """Print a message, an event or a piece of an answer."""
         if isinstance(item, ModelClientStreamingChunkEvent):
-            answer = self._answers.setdefault((item.source, item.full_message_id), _Answer(item.source))
+            answer = self._answers.setdefault((item.source, item.full_message_id), _Answer(item.source, depth(item)))
             answer.pieces.append(item.content)
             if self._live in (None, answer):
                 self._print_rest(answer)
@@ -233,6 +226,7 @@ class _Screen:
         if isinstance(item, Response):
             self.said(item.chat_message)
         self.end()
+        self._margin = ""
         if self._stats:
             self._header("Summary")
             self._line(f"Number of messages: {self._messages}")
@@ -244,9 +238,13 @@ class _Screen:
             for name in item.abandoned:
                 self._line(f"Would not stop: {name}")
         if self._stats:
-            usage = item.usage if isinstance(item, TaskResult) and item.usage != RequestUsage(0, 0) else self._usage
+            usage = self._usage
+            if isinstance(item, TaskResult) and item.usage.prompt_tokens + item.usage.completion_tokens:
+                usage = item.usage
             self._line(f"Total prompt tokens: {usage.prompt_tokens}")
             self._line(f"Total completion tokens: {usage.completion_tokens}")
+            if cost := as_cost(usage):
+                self._line(f"Cost: {cost}")
             self._line(f"Duration: {monotonic() - self._start:.2f} seconds")
 
     def end(self) -> None:
@@ -278,21 +276,23 @@ class _Screen:
         if answer.printed == len(answer.pieces):
             return
         if self._live is not answer:
-            self._header(ModelClientStreamingChunkEvent.__name__, answer.source)
+            self._header(ModelClientStreamingChunkEvent.__name__, answer.source, answer.depth)
             self._live = answer
         self._write("".join(answer.pieces[answer.printed :]))
         answer.printed = len(answer.pieces)
 
     def _print_whole(self, item: Said) -> None:
-        self._header(type(item).__name__, item.source)
-        if text := _body(item):
+        self._header(type(item).__name__, item.source, depth(item))
+        if text := body(item):
             self._line(text)
         if self._inline_images and isinstance(item, MultiModalMessage):
             for part in item.content:
                 if not isinstance(part, str):
                     self._file.write(f"\x1b]1337;File=inline=1:{part.to_base64()}\x07\n")
 
-    def _header(self, kind: str, source: str | None = None) -> None:
+    def _header(self, kind: str, source: str | None = None, depth: int = 0) -> None:
+        self._end_line()
+        self._margin = "  " * depth
         name = "" if source is None else "({}) ".format(source.replace("\n", r"\n"))
         self._line(f"{'-' * 10} {kind} {name}{'-' * 10}", _BOLD)
 
@@ -306,8 +306,18 @@ class _Screen:
             self._live = None
             self._write("\n")
 
+    def _indented(self, text: str) -> str:
+        first, *others = text.split("\n")
+        margin = self._margin
+        lines = [
+            margin + first if self._fresh and first else first,
+            *(margin + line if line else "" for line in others),
+        ]
+        self._fresh = text.endswith("\n") if text else self._fresh
+        return "\n".join(lines)
+
     def _write(self, text: str, style: str = "") -> None:
-        text = _UNSAFE.sub(_visible, text.replace("\r\n", "\n"))
+        text = self._indented(safe(text))
         if style and self._colour:
             text = f"{style}{text}{_PLAIN}"
         try:
@@ -315,20 +325,3 @@ class _Screen:
         except UnicodeEncodeError as error:
             self._file.write(text.encode(error.encoding, "backslashreplace").decode(error.encoding))
         self._file.flush()
-
-
-def _body(item: Said) -> str:
-    """What is printed below the header."""
-    if isinstance(item, ToolCallRequestEvent):
-        return "\n".join(f"{call.name}({call.arguments})" for call in item.content)
-    if isinstance(item, ToolCallExecutionEvent):
-        return "\n".join(f"{each.name}{' failed' if each.is_error else ''}: {each.content}" for each in item.content)
-    if isinstance(item, MemoryQueryEvent):
-        return "\n".join(str(each.content) for each in item.content)
-    if isinstance(item, SelectSpeakerEvent):
-        return ", ".join(item.content)
-    return item.to_text()
-
-
-def _visible(match: re.Match[str]) -> str:
-    return match[0].encode("unicode_escape").decode("ascii")

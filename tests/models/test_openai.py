@@ -27,16 +27,9 @@ from tinygen.messages import (
     TopLogprob,
     UserMessage,
 )
-from tinygen.models.families import known_info
-from tinygen.models.openai import (
-    REASONS,
-    AzureOpenAIChatCompletionClient,
-    ChatDecoder,
-    OpenAIChatCompletionClient,
-    decode_response,
-    encode_message,
-    response_format,
-)
+from tinygen.models.chat import REASONS, ChatDecoder, decode_response, encode_message, response_format
+from tinygen.models.families import ModelFamily, known_info
+from tinygen.models.openai import AzureOpenAIChatCompletionClient, OpenAIChatCompletionClient
 from tinygen.models.wire import MessageTexts, one_system_message, strict_schema
 
 KEY = "sk-0123456789"
@@ -544,6 +537,14 @@ def test_what_is_known_of_a_model_comes_from_its_name() -> None:
     assert known_info("deepseek/deepseek-r1")["family"] == "r1"
     unknown = known_info("my-own-model")
     assert (unknown["family"], unknown["vision"], unknown["function_calling"]) == ("unknown", True, True)
+
+
+def test_each_family_of_models_is_somebodys_or_unknown() -> None:
+    families = {value for name, value in vars(ModelFamily).items() if name.isupper() and name != "ANY"}
+    tests = [getattr(ModelFamily, f"is_{maker}") for maker in ("openai", "claude", "gemini", "llama", "mistral")]
+
+    assert {each for each in families if sum(test(each) for test in tests) != 1} == {"r1", "unknown"}
+    assert ModelFamily.is_openai(known_info("gpt-4.1-mini")["family"])
 
 
 def test_model_info_given_by_hand_counts() -> None:

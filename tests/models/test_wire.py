@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from loopback import Loopback, Reply, pieces
-from shared_data import needs_shared, shared
+from recorded import check_calls, recorded, requests
 from tinygen.errors import AuthenticationError, ModelError, RateLimitError, RequestError, ServerError
 from tinygen.messages import (
     AssistantMessage,
@@ -23,7 +23,8 @@ from tinygen.messages import (
     ThoughtChunk,
     UserMessage,
 )
-from tinygen.models.openai import ChatDecoder, OpenAIChatCompletionClient, decode_response
+from tinygen.models.chat import ChatDecoder, decode_response
+from tinygen.models.openai import OpenAIChatCompletionClient
 from tinygen.models.sse import EventDecoder
 from tinygen.models.wire import Answer
 
@@ -31,29 +32,18 @@ OWN = {"messages", "tools", "tool_choice", "stream", "n", "model"}  # what the c
 
 
 def exchanges(*bodies: str, least: int = 200, most: int = 299) -> list[Any]:
-    """The recordings whose response has one of these bodies and a status between `least` and `most`."""
-    folder = shared("wire")
-    if folder is None:
-        return [pytest.param({}, id="absent", marks=needs_shared("wire"))]
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
-    return [
-        pytest.param(each, id=each["id"])
-        for each in found
-        if each["api"] == "openai.chat" and least <= each["response"]["status"] <= most
-        if any(body in each["response"] for body in bodies)
-    ]
+    return recorded("openai.chat", *bodies, least=least, most=most)
 
 
 # --- the pure functions
 
 
 def check(answer: Answer, expected: dict[str, Any]) -> None:
-    calls = [{"id": call.id, "name": call.name, "arguments": call.arguments} for call in answer.calls]
     got = {"text": answer.text, "thinking": answer.thought, "finish_reason": answer.finish, "usage": answer.usage}
     got |= {"text_raw": f"<think>{answer.thought}</think>{answer.text}"}
     for key, value in expected.items():
         if key == "tool_calls":
-            check_calls(calls, value)
+            check_calls(answer.calls, value)
         elif key == "usage":
             assert {name: count for name, count in answer.usage.items() if name in value} == value
         elif key == "text_raw":
@@ -62,17 +52,6 @@ def check(answer: Answer, expected: dict[str, Any]) -> None:
             assert answer.text == expected.get("text", "") + expected.get("refusal", "")
         elif key not in ("error", "text_blocks"):
             assert got[key] == value, key
-
-
-def check_calls(calls: list[dict[str, str]], expected: list[dict[str, Any]]) -> None:
-    assert len(calls) == len(expected)
-    for call, wanted in zip(calls, expected):
-        assert call["name"] == wanted["name"]
-        assert call["id"] == wanted.get("id", call["id"])
-        if "arguments_raw" in wanted:
-            assert call["arguments"] == wanted["arguments_raw"]
-        else:
-            assert json.loads(call["arguments"]) == wanted["arguments"]
 
 
 def decoded(stream: list[bytes]) -> tuple[Answer, str, ModelError | None]:
@@ -134,9 +113,9 @@ def client_for(exchange: dict[str, Any], url: str, **more: Any) -> OpenAIChatCom
 
 
 def message_of(data: dict[str, Any]) -> LLMMessage:
-    """The message that was encoded so; KeyError, TypeError or ConfigError if ours have no such thing."""
+    """The message that was encoded so."""
     content = data.get("content")
-    if data["role"] == "system":
+    if data["role"] in ("system", "developer"):
         return SystemMessage(content=content)
     if data["role"] == "user":
         if isinstance(content, list):
@@ -145,8 +124,6 @@ def message_of(data: dict[str, Any]) -> LLMMessage:
     if data["role"] == "tool":
         result = FunctionExecutionResult(content=content, name="", call_id=data["tool_call_id"])
         return FunctionExecutionResultMessage(content=[result])
-    if data["role"] != "assistant":
-        raise KeyError(data["role"])
     calls = [
         FunctionCall(id=c["id"], arguments=c["function"]["arguments"], name=c["function"]["name"])
         for c in data.get("tool_calls", ())
@@ -155,27 +132,29 @@ def message_of(data: dict[str, Any]) -> LLMMessage:
 
 
 def plain(sent: dict[str, Any]) -> dict[str, Any]:
-    """A request without what says nothing: false, null and "auto", and the empty texts of tools."""
+    """A request in our words, without what says nothing: false, null and "auto", and the empty texts of tools."""
+    words = {"developer": "system", "any": "required"}  # new names of roles and Mistral's name of a choice
     request = {key: value for key, value in sent.items() if value not in (None, False, "auto") and key != "n"}
-    request["messages"] = [{k: v for k, v in m.items() if v is not None} for m in sent["messages"]]
+    request["messages"] = [
+        {**{k: v for k, v in m.items() if v is not None}, "role": words.get(m["role"], m["role"])}
+        for m in sent["messages"]
+    ]
+    if isinstance(choice := request.get("tool_choice"), str):
+        request["tool_choice"] = words.get(choice, choice)
     if "tools" in request:
         request["tools"] = [{**t, "function": {k: v for k, v in t["function"].items() if v}} for t in sent["tools"]]
     return request
 
 
-@pytest.mark.parametrize("exchange", exchanges("json", "sse", "text", most=599))
+@pytest.mark.parametrize("exchange", requests("openai.chat"))
 async def test_every_recorded_request_that_ours_can_make_is_made(exchange: dict[str, Any]) -> None:
     sent = exchange["request"]["json"]
-    try:
-        messages = [message_of(data) for data in sent["messages"]]
-    except (KeyError, TypeError):
-        pytest.skip("holds what our messages do not have: an address of a picture, a file, another role")
+    messages = [message_of(data) for data in sent["messages"]]
     tools = [tool["function"] for tool in sent.get("tools", ())]
     choice = sent.get("tool_choice", "auto")
     if isinstance(choice, dict):
         choice = {"name": choice["function"]["name"]}
-    if choice not in ("auto", "required", "none") and isinstance(choice, str):
-        pytest.skip(f"ours has no tool_choice {choice!r}")
+    choice = "required" if choice == "any" else choice
     async with Loopback([Reply(status=400)]) as server, client_for(exchange, server.url) as client:
         ask = client.create_stream if sent.get("stream") else client.create
         with pytest.raises(RequestError):

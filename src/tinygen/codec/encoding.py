@@ -213,7 +213,7 @@ def _dataclass_encoder(cls: type) -> Encoder:
     tag = tag_of(cls)
     declared = [field for field in dataclasses.fields(cls) if field.init]
     names = [field.name for field in declared if "sparse" not in field.metadata]
-    sparse = [(field.name, field.default) for field in declared if "sparse" in field.metadata]
+    sparse = [(field.name, _default(field)) for field in declared if "sparse" in field.metadata]
     if tag is not None and "type" in names:  # declared as a field: what the instance says, still at the end
         names.sort(key="type".__eq__)
         tag = None
@@ -247,6 +247,10 @@ def _dataclass_encoder(cls: type) -> Encoder:
         return out
 
     return encode_fields
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def _fields_with_bytes_apart(cls: type) -> set[str]:

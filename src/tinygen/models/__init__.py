@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 
+from ..clock import REAL
 from ..component import Component
 from ..errors import ConfigError, did_you_mean
 from ..journal import effect, effect_stream
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from ..messages import LLMMessage, RequestUsage
 
     class ModelInfo(TypedDict):
-        """What a model can do, and `price`: what a million `prompt` and `completion` tokens cost."""
+        """What a model can do, and perhaps `price`: what a million tokens cost (see prices.py)."""
 
         vision: bool
         function_calling: bool
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
         family: str
         structured_output: bool
         multiple_system_messages: NotRequired[bool]
-        price: NotRequired[dict[str, float]]
+        price: NotRequired[Mapping[str, Any]]
 
     class ParametersSchema(TypedDict):
         """JSON Schema of a tool's arguments, always an object."""
@@ -57,10 +59,12 @@ if TYPE_CHECKING:
         def schema(self) -> ToolSchema: ...
 
     ToolChoice = HasSchema | Literal["auto", "required", "none"]
+    FinishReasons = Literal["stop", "length", "function_calls", "content_filter", "unknown"]
 
 else:
     Protocol = object
     ModelInfo = ToolSchema = ParametersSchema = dict
+    FinishReasons = str
 
 
 class ChatCompletionClient(Component):
@@ -71,6 +75,8 @@ class ChatCompletionClient(Component):
 
     component_type = "model"
     renewable = False
+    last_answer: tuple[float, Mapping[str, str]] | None = None
+    """When the provider last answered, by the clock of the event loop, and the headers of that answer, where known."""
 
     @property
     def model_info(self) -> ModelInfo:
@@ -97,7 +103,7 @@ class ChatCompletionClient(Component):
             extra_create_args: further fields of the provider's request.
             cancellation_token: stops the call; it then raises `asyncio.CancelledError`.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define create()")
 
     def create_stream(
         self,
@@ -110,7 +116,7 @@ class ChatCompletionClient(Component):
         cancellation_token: CancellationToken | None = None,
     ) -> AsyncGenerator[str | CreateResult, None]:
         """Ask once, and get the text in pieces as it comes; the last item is the whole `CreateResult`."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define create_stream()")
 
     async def close(self) -> None:
         """Let go of connections. The client can be used again afterwards."""
@@ -127,12 +133,39 @@ class ChatCompletionClient(Component):
         return RequestUsage(0, 0)
 
     def count_tokens(self, messages: Sequence[LLMMessage], *, tools: Sequence[HasSchema | ToolSchema] = ()) -> int:
-        """About how many tokens a request takes; an estimate, made offline."""
+        """About how many tokens a request takes; an estimate, made offline (see tokens.py)."""
+        from .tokens import estimate_tokens
+
         return estimate_tokens(messages, tools)
 
     def remaining_tokens(self, messages: Sequence[LLMMessage], *, tools: Sequence[HasSchema | ToolSchema] = ()) -> int:
         """About how many tokens are left in the context window beside this request."""
         return 128_000 - self.count_tokens(messages, tools=tools)
+
+    def billing(self) -> tuple[str, Mapping[str, Any] | None]:
+        """Under which name calls are counted, and the price: of the `model_info`, or by the name (see prices.py)."""
+        info, model = self.model_info, getattr(self, "_model", None)
+        price = info.get("price")
+        if not isinstance(model, str):
+            return info["family"], price
+        if price is None:
+            from .prices import price_of
+
+            price = price_of(model)
+        return model, price
+
+    def identity(self) -> dict[str, Any]:
+        """What tells the answers of this client from those of another, as JSON data without secrets.
+
+        Caches keep answers under it. By default the class and the arguments of its constructor. An object with an
+        argument that is no data is like no other, so what a cache keeps of it is lost with it: define this then.
+        """
+        from ..blueprints import public_arguments
+
+        settings = public_arguments(self)
+        if settings is None:
+            settings = {"object": self.__dict__.setdefault("_own_id", REAL.new_id())}
+        return {"class": class_name(type(self)), "settings": settings}
 
 
 class ObservedClient(ChatCompletionClient):
@@ -157,6 +190,7 @@ class ObservedClient(ChatCompletionClient):
             return await self._create(messages, cancellation_token=cancellation_token, **arguments)
 
         if _is_known():
+            will_answer(self)
             return await call()
         return await effect("model", _request(messages, arguments), call, CreateResult, **_names(self))
 
@@ -176,6 +210,7 @@ class ObservedClient(ChatCompletionClient):
             return self._create_stream(messages, cancellation_token=cancellation_token, **arguments)
 
         if _is_known():
+            will_answer(self)
             return stream()
         return effect_stream("model", _request(messages, arguments), stream, CreateResult, **_names(self))
 
@@ -244,8 +279,15 @@ def ask_stream(
 
 def _names(client: ChatCompletionClient) -> dict[str, Any]:
     """What listeners and ledgers know a model by."""
-    info = client.model_info
-    return {"name": info["family"], "price": info.get("price")}
+    name, price = client.billing()
+    return {"name": name, "price": price}
+
+
+def will_answer(client: ChatCompletionClient) -> None:
+    """Count what this model call uses as that of `client`: a wrapper that asks another one is not who answers."""
+    scope = current_scope()
+    if scope is not None and scope.inside == "model":
+        scope.answered = client.billing()
 
 
 def _arguments(
@@ -277,38 +319,80 @@ def _request(messages: Sequence[LLMMessage], arguments: dict[str, Any]) -> dict[
     return request
 
 
-# servers that speak OpenAI's chat protocol: base URL, and the environment variable that holds the key
+# servers that speak OpenAI's chat protocol: base URL, variables that may hold the key, dialect (see dialects.py)
 COMPATIBLE = {
-    "deepseek": ("https://api.deepseek.com", "DEEPSEEK_API_KEY"),
-    "fireworks": ("https://api.fireworks.ai/inference/v1", "FIREWORKS_API_KEY"),
-    "groq": ("https://api.groq.com/openai/v1", "GROQ_API_KEY"),
-    "lmstudio": ("http://localhost:1234/v1", ""),
-    "mistral": ("https://api.mistral.ai/v1", "MISTRAL_API_KEY"),
-    "ollama": ("http://localhost:11434/v1", ""),
-    "openrouter": ("https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
-    "together": ("https://api.together.xyz/v1", "TOGETHER_API_KEY"),
-    "vllm": ("http://localhost:8000/v1", ""),
-    "xai": ("https://api.x.ai/v1", "XAI_API_KEY"),
+    "openai": ("https://api.openai.com/v1", "OPENAI_API_KEY", "openai"),
+    "anthropic-chat": ("https://api.anthropic.com/v1", "ANTHROPIC_API_KEY", "anthropic-chat"),
+    "cerebras": ("https://api.cerebras.ai/v1", "CEREBRAS_API_KEY", "cerebras"),
+    "deepseek": ("https://api.deepseek.com", "DEEPSEEK_API_KEY", "deepseek"),
+    "fireworks": ("https://api.fireworks.ai/inference/v1", "FIREWORKS_API_KEY", "fireworks"),
+    "gemini-chat": (
+        "https://generativelanguage.googleapis.com/v1beta/openai",
+        "GEMINI_API_KEY GOOGLE_API_KEY",
+        "gemini-chat",
+    ),
+    "github": ("https://models.github.ai/inference", "GITHUB_TOKEN", "chat"),
+    "gpustack": ("http://localhost/v1", "GPUSTACK_API_KEY", "local"),
+    "groq": ("https://api.groq.com/openai/v1", "GROQ_API_KEY", "groq"),
+    "huggingface": ("https://router.huggingface.co/v1", "HF_TOKEN HUGGINGFACE_API_KEY", "chat"),
+    "litellm": ("http://localhost:4000/v1", "LITELLM_API_KEY LITELLM_MASTER_KEY", "chat"),
+    "llama": ("https://api.llama.com/compat/v1", "LLAMA_API_KEY", "chat"),
+    "llamacpp": ("http://localhost:8080/v1", "LLAMACPP_API_KEY", "local"),
+    "lmstudio": ("http://localhost:1234/v1", "LMSTUDIO_API_KEY", "local"),
+    "mistral": ("https://api.mistral.ai/v1", "MISTRAL_API_KEY", "mistral"),
+    "moonshot": ("https://api.moonshot.ai/v1", "MOONSHOT_API_KEY", "moonshot"),
+    "nvidia": ("https://integrate.api.nvidia.com/v1", "NVIDIA_API_KEY", "local"),
+    "openrouter": ("https://openrouter.ai/api/v1", "OPENROUTER_API_KEY", "openrouter"),
+    "perplexity": ("https://api.perplexity.ai", "PERPLEXITY_API_KEY", "perplexity"),
+    "qwen": ("https://dashscope-intl.aliyuncs.com/compatible-mode/v1", "DASHSCOPE_API_KEY", "chat"),
+    "together": ("https://api.together.xyz/v1", "TOGETHER_API_KEY", "together"),
+    "vllm": ("http://localhost:8000/v1", "VLLM_API_KEY", "local"),
+    "xai": ("https://api.x.ai/v1", "XAI_API_KEY", "xai"),
+    "zai": ("https://api.z.ai/api/paas/v4", "ZAI_API_KEY", "zai"),
+    "zhipu": ("https://open.bigmodel.cn/api/paas/v4", "ZHIPUAI_API_KEY", "zai"),
+}
+# providers with a client of their own: module, class
+NATIVE = {
+    "anthropic": ("anthropic", "AnthropicChatCompletionClient"),
+    "azure": ("openai", "AzureOpenAIChatCompletionClient"),
+    "bedrock": ("anthropic", "AnthropicBedrockChatCompletionClient"),
+    "gemini": ("gemini", "GeminiChatCompletionClient"),
+    "ollama": ("ollama", "OllamaChatCompletionClient"),
+    "openai": ("openai", "OpenAIChatCompletionClient"),
+    "responses": ("responses", "OpenAIResponsesClient"),
+    "vertex": ("anthropic", "AnthropicVertexChatCompletionClient"),
 }
 
 
-def create_client(name: str, **options: Any) -> ChatCompletionClient:
-    """The client for "provider:model", such as "openai:gpt-4o-mini" or "ollama:llama3.2".
+def create_client(name: str | None = None, **options: Any) -> ChatCompletionClient:
+    """The client for "provider:model", such as "openai:gpt-4o-mini", "anthropic:claude-sonnet-4-5" or "groq:qwen3-32b".
 
+    The provider is one of `NATIVE` or `COMPATIBLE`; `name` is by default what the variable TINYGEN_MODEL says.
     `options` are arguments of the client's constructor. Raises `ConfigError` for an unknown provider, and
     `AuthenticationError` naming the environment variable where a key is missing.
     """
-    from .openai import OpenAIChatCompletionClient
+    from importlib import import_module
 
-    provider, colon, model = name.partition(":")
-    if not colon or not model:
+    name = os.environ.get("TINYGEN_MODEL", "") if name is None else name
+    provider, _, model = name.partition(":")
+    if not provider or not model:
         raise ConfigError(f"a model is named 'provider:model', such as 'openai:gpt-4o-mini', not {name!r}")
-    if provider == "openai":
-        return OpenAIChatCompletionClient(model=model, **options)
-    if provider not in COMPATIBLE:
-        raise ConfigError(f"unknown provider {provider!r}{did_you_mean(provider, ['openai', *COMPATIBLE])}")
-    options.setdefault("base_url", COMPATIBLE[provider][0])
-    return OpenAIChatCompletionClient(model=model, **options)
+    if provider not in NATIVE and provider not in COMPATIBLE:
+        known = sorted({*NATIVE, *COMPATIBLE})
+        raise ConfigError(
+            f"unknown provider {provider!r}{did_you_mean(provider, known)}; there are {', '.join(known)}. "
+            f"For any other server that speaks OpenAI's protocol: 'openai:{model}' with its base_url."
+        )
+    if provider not in NATIVE:
+        options.setdefault("server", provider)
+    module, kind = NATIVE.get(provider, NATIVE["openai"])
+    client: ChatCompletionClient = getattr(import_module(f".{module}", __name__), kind)(model=model, **options)
+    return client
+
+
+def class_name(cls: type) -> str:
+    """Where a class is defined, whatever this copy of the package is called."""
+    return f"{cls.__module__.removeprefix(__package__.rpartition('.')[0])}.{cls.__qualname__}"
 
 
 def permissive(family: str) -> ModelInfo:
@@ -329,31 +413,3 @@ def schema_of(tool: HasSchema | ToolSchema) -> ToolSchema:
     if not isinstance(schema, dict) or not isinstance(schema.get("name"), str):
         raise ConfigError(f"expected a tool, or the schema of one with its name, not {tool!r:.200}")
     return schema  # type: ignore[return-value]
-
-
-def estimate_tokens(messages: Sequence[LLMMessage], tools: Sequence[HasSchema | ToolSchema] = ()) -> int:
-    """A guess that needs no vocabulary: a token for four bytes of UTF-8, one per CJK character, four per message."""
-    import json
-
-    total = 0
-    for message in messages:
-        total += 4 + _text_tokens(message.content)
-        total += _text_tokens(getattr(message, "thought", None))
-    for tool in tools:
-        total += len(json.dumps(schema_of(tool))) // 4
-    return total
-
-
-def _text_tokens(content: Any) -> int:
-    if content is None:
-        return 0
-    if isinstance(content, str):
-        wide = sum(1 for c in content if "\u2e80" <= c <= "\uffdf") if not content.isascii() else 0
-        return wide + (len(content.encode("utf-8", "replace")) - 3 * wide + 3) // 4
-    if isinstance(content, list):
-        return sum(_text_tokens(part) for part in content)
-    if hasattr(content, "arguments"):
-        return 4 + _text_tokens(content.name) + _text_tokens(content.arguments)
-    if hasattr(content, "call_id"):
-        return 4 + _text_tokens(content.content)
-    return 765  # a picture, as OpenAI counts a 1024 x 1024 one in high detail

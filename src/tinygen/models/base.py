@@ -27,11 +27,12 @@ from ..errors import (
     ServerError,
 )
 from ..messages import RequestUsage, ThoughtChunk
-from . import ObservedClient
+from . import ObservedClient, class_name
 from .http import BODY_LIMIT, Again, Cut, Pool, cause, failure, send_through
 from .lines import Guard
 from .sse import EventDecoder
-from .wire import QUOTA, checked_ask, complaint, parse, presentable, shown, start_of
+from .tokens import TokenCounter
+from .wire import BAD_KEY, QUOTA, checked_ask, complaint, parse, presentable, shown, start_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,6 +58,12 @@ HEADERS = {
     "content-type": "application/json",
     "user-agent": "tinygen",
 }
+
+# arguments that no answer depends on, or that are in the address already
+_NO_MATTER = frozenset(
+    "timeout read_timeout connect_timeout max_retries max_retry_wait http_client _waiting token_provider "
+    "azure_ad_token_provider base_url azure_endpoint host aws_access_key".split()
+)
 
 _lock = threading.Lock()
 
@@ -188,6 +195,7 @@ class _Exchange:
 
         guard.check()
         await (send() if self._own else guard.step(send()))
+        client.last_answer = asyncio.get_running_loop().time(), self.response.headers
         self._pieces = self.response.aiter_bytes()
         self._size = 0
 
@@ -202,6 +210,7 @@ class _Exchange:
             pass  # the status says enough
         said = client._complaint(body.decode("utf-8", "replace"))
         error = client._refusal(response.status_code, said, response.headers.get("location", ""))
+        error.request_id = said.request_id
         wait = error.retry_after = self._retry_after() if said.retry_after is None else said.retry_after
         may = response.headers.get("x-should-retry")
         status: int = response.status_code
@@ -359,6 +368,7 @@ class HTTPChatCompletionClient(ObservedClient):
         self._waiting = _waiting or Waiting
         self._pools: dict[asyncio.AbstractEventLoop, Pool] = {}
         self._used = RequestUsage(0, 0)
+        self._tokens = TokenCounter(model)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(model={self._model!r})"
@@ -372,6 +382,10 @@ class HTTPChatCompletionClient(ObservedClient):
     def _decode(self, data: dict[str, Any]) -> Answer:
         """The answer in a whole body."""
         raise NotImplementedError
+
+    def _whole(self, body: str) -> Answer:
+        """The answer in the text of a whole body."""
+        return self._decode(parse(body, "the answer"))
 
     def _decoder(self) -> StreamDecoder:
         """What takes the events of a stream in."""
@@ -405,7 +419,7 @@ class HTTPChatCompletionClient(ObservedClient):
         while True:
             try:
                 await exchange.start()
-                return self._counted(self._decode(parse(await exchange.body(), "the answer")))
+                return self._counted(self._said(await exchange.body(), exchange.response), asked)
             except Again as again:
                 await exchange.end()
                 await exchange.pause(again)
@@ -433,8 +447,8 @@ class HTTPChatCompletionClient(ObservedClient):
             decoder, framing = self._decoder(), self._framing()
             try:
                 await exchange.start()
-                if _is_json(exchange.response):  # a server that does not stream
-                    answer = self._decode(parse(await exchange.body(), "the answer"))
+                if _media_type(exchange.response) == "application/json":  # a server that does not stream
+                    answer = self._whole(await exchange.body())
                     if thought := answer.thought:
                         yield ThoughtChunk(thought)
                     if text := answer.text:
@@ -460,6 +474,7 @@ class HTTPChatCompletionClient(ObservedClient):
                 await exchange.end(tail=True)
                 break
             except Again as again:
+                self._finish(again.error, request, exchange.response)
                 await exchange.end()
                 again.error.partial = decoder.partial
                 if decoder.begun:
@@ -474,7 +489,29 @@ class HTTPChatCompletionClient(ObservedClient):
                 raise
             finally:
                 await exchange.end()
-        yield self._counted(answer)
+        yield self._counted(answer, asked)
+
+    def identity(self) -> dict[str, Any]:
+        """The class, the model, the address and every setting that an answer may depend on."""
+        from ..blueprints import public_arguments
+
+        settings = public_arguments(self, leave_out=_NO_MATTER)
+        return {
+            "class": class_name(type(self)),
+            "model": self._model,
+            "url": _without_secrets(self._url),
+            "settings": super().identity()["settings"] if settings is None else settings,
+        }
+
+    def _said(self, body: str, response: Any) -> Answer:
+        """The answer in a body, even where the server streams although it was not asked to."""
+        if _media_type(response) not in ("text/event-stream", "application/x-ndjson"):
+            return self._whole(body)
+        framing, decoder = self._framing(), self._decoder()
+        for event, data in framing.feed(body.encode()):
+            decoder.feed(event, data)
+        _last(framing, decoder)
+        return decoder.whole()
 
     async def close(self) -> None:
         """Let go of connections. The client can be used again afterwards."""
@@ -493,6 +530,10 @@ class HTTPChatCompletionClient(ObservedClient):
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    def count_tokens(self, messages: Sequence[LLMMessage], *, tools: Sequence[HasSchema | ToolSchema] = ()) -> int:
+        """About how many tokens a request takes, told offline (see tokens.py); better with every answer."""
+        return self._tokens.count(messages, tools)
 
     def actual_usage(self) -> RequestUsage:
         """Tokens used so far."""
@@ -516,8 +557,9 @@ class HTTPChatCompletionClient(ObservedClient):
             await pool.open()
         return pool
 
-    def _counted(self, answer: Answer) -> CreateResult:
+    def _counted(self, answer: Answer, asked: Ask) -> CreateResult:
         result = answer.result(self._reasons)
+        result.usage = self._tokens.usage(asked, result)
         with _lock:
             self._used = self._used + result.usage
         return result
@@ -527,7 +569,7 @@ class HTTPChatCompletionClient(ObservedClient):
         words = f": {said.message}" if said.message else ""
         words += f" [{said.code}]" if said.code and said.code not in words else ""
         words = f"(HTTP {status}){words}"
-        if status in (401, 403):
+        if status in (401, 403) or said.code == BAD_KEY:
             return AuthenticationError(f"{self.provider} does not accept the API key {words}. {self.key_help}")
         if status == 404:
             where = f"the model {self._model!r}, or the address {shown(self._url)!r},"
@@ -537,9 +579,13 @@ class HTTPChatCompletionClient(ObservedClient):
                 f"the quota of this account at {self.provider} is used up {words}. Check its billing."
             )
         if status == 429:
-            return RateLimitError(f"{self.provider} takes no more requests for now {words}.")
+            return RateLimitError(
+                f"{self.provider} takes no more requests for now {words}. Ask again later, or pace them (RateLimitedClient)."
+            )
         if status >= 500:
-            return ServerError(f"{self.provider} failed {words}.")
+            return ServerError(
+                f"{self.provider} failed {words}. Ask again later, or another model (FallbackClient)."
+            )
         if status < 400 and not location:
             return RequestError(f"{self.provider} answers with a status that holds no answer {words}.")
         if status < 400:
@@ -549,7 +595,7 @@ class HTTPChatCompletionClient(ObservedClient):
             )
         help = (
             " Send fewer or shorter messages, for example through a TokenLimitedChatCompletionContext."
-            if ("context" in said.code or "context length" in said.message)
+            if ("context" in said.code or "context length" in said.message or "prompt is too long" in said.message)
             else ""
         )
         return RequestError(f"{self.provider} refuses the request {words}.{help}")
@@ -560,8 +606,15 @@ class HTTPChatCompletionClient(ObservedClient):
         if response is not None:
             names = ("x-request-id", "request-id", "apim-request-id", "x-ms-request-id", "cf-ray")
             error.status = error.status or response.status_code
-            error.request_id = next((response.headers[name] for name in names if response.headers.get(name)), None)
+            said = next((response.headers[name] for name in names if response.headers.get(name)), None)
+            error.request_id = said or error.request_id
         error.args = (presentable(str(error), request.secrets()),)
+
+
+def _without_secrets(url: str) -> str:
+    """An address as far as answers may depend on it."""
+    version = next((part for part in url.partition("?")[2].split("&") if part.startswith("api-version=")), "")
+    return shown(url) + (f"?{version}" if version else "")
 
 
 def _is_number(value: object) -> bool:
@@ -582,9 +635,9 @@ def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
     return {name.lower(): value for name, value in headers.items()}
 
 
-def _is_json(response: Any) -> bool:
+def _media_type(response: Any) -> str:
     kind: str = response.headers.get("content-type", "")
-    return kind.partition(";")[0].strip().lower() == "application/json"
+    return kind.partition(";")[0].strip().lower()
 
 
 async def _next(exchange: _Exchange, decoder: StreamDecoder) -> bytes:

@@ -33,6 +33,7 @@ _MODELS = (
     ("gemini-2.0-flash", "gemini-2.0-flash", 1_048_576, ("multiple_system_messages",)),
     ("gemini-2.5-flash", "gemini-2.5-flash", 1_048_576, ("multiple_system_messages",)),
     ("gemini-2.5-pro", "gemini-2.5-pro", 1_048_576, ("multiple_system_messages",)),
+    ("gemini-", "unknown", 1_048_576, ("multiple_system_messages",)),
     ("claude-3-haiku", "claude-3-haiku", 200_000, ()),
     ("claude-3-sonnet", "claude-3-sonnet", 200_000, ()),
     ("claude-3-opus", "claude-3-opus", 200_000, ()),
@@ -41,9 +42,78 @@ _MODELS = (
     ("claude-3-7-sonnet", "claude-3-7-sonnet", 200_000, ()),
     ("claude-opus-4", "claude-4-opus", 200_000, ()),
     ("claude-sonnet-4", "claude-4-sonnet", 200_000, ()),
+    ("claude-haiku-4", "claude-4-haiku", 200_000, ()),
+    ("claude-opus-5", "claude-5-opus", 1_000_000, ()),
+    ("claude-sonnet-5", "claude-5-sonnet", 1_000_000, ()),
+    ("claude-fable-5", "claude-5-fable", 1_000_000, ()),
+    ("claude-", "unknown", 200_000, ()),
     ("deepseek-reasoner", "r1", 128_000, ("vision",)),
     ("deepseek-r1", "r1", 128_000, ("vision",)),
 )
+
+
+class ModelFamily:
+    """The families of models that `model_info["family"]` names; any other text will do too."""
+
+    ANY = str
+    GPT_5 = "gpt-5"
+    GPT_41 = "gpt-41"
+    GPT_45 = "gpt-45"
+    GPT_4O = "gpt-4o"
+    GPT_4 = "gpt-4"
+    GPT_35 = "gpt-35"
+    O1 = "o1"
+    O3 = "o3"
+    O4 = "o4"
+    R1 = "r1"
+    GEMINI_1_5_FLASH = "gemini-1.5-flash"
+    GEMINI_1_5_PRO = "gemini-1.5-pro"
+    GEMINI_2_0_FLASH = "gemini-2.0-flash"
+    GEMINI_2_5_FLASH = "gemini-2.5-flash"
+    GEMINI_2_5_PRO = "gemini-2.5-pro"
+    CLAUDE_3_HAIKU = "claude-3-haiku"
+    CLAUDE_3_SONNET = "claude-3-sonnet"
+    CLAUDE_3_OPUS = "claude-3-opus"
+    CLAUDE_3_5_HAIKU = "claude-3-5-haiku"
+    CLAUDE_3_5_SONNET = "claude-3-5-sonnet"
+    CLAUDE_3_7_SONNET = "claude-3-7-sonnet"
+    CLAUDE_4_OPUS = "claude-4-opus"
+    CLAUDE_4_SONNET = "claude-4-sonnet"
+    LLAMA_3_3_8B = "llama-3.3-8b"
+    LLAMA_3_3_70B = "llama-3.3-70b"
+    LLAMA_4_SCOUT = "llama-4-scout"
+    LLAMA_4_MAVERICK = "llama-4-maverick"
+    CODESRAL = "codestral"  # spelled as in AutoGen
+    OPEN_CODESRAL_MAMBA = "open-codestral-mamba"
+    MISTRAL = "mistral"
+    MINISTRAL = "ministral"
+    PIXTRAL = "pixtral"
+    UNKNOWN = "unknown"
+
+    @staticmethod
+    def is_openai(family: str) -> bool:
+        """Whether it is one of OpenAI's."""
+        return family.startswith(("gpt-", "o1", "o3", "o4"))
+
+    @staticmethod
+    def is_claude(family: str) -> bool:
+        """Whether it is one of Anthropic's."""
+        return family.startswith("claude-")
+
+    @staticmethod
+    def is_gemini(family: str) -> bool:
+        """Whether it is one of Google's Gemini models."""
+        return family.startswith("gemini-")
+
+    @staticmethod
+    def is_llama(family: str) -> bool:
+        """Whether it is one of Meta's Llama models."""
+        return family.startswith("llama-")
+
+    @staticmethod
+    def is_mistral(family: str) -> bool:
+        """Whether it is one of Mistral's."""
+        return family.removeprefix("open-").startswith(("codestral", "mistral", "ministral", "pixtral"))
 
 
 def known_info(model: str) -> ModelInfo:
@@ -74,5 +144,5 @@ def window(model: str) -> int:
 def _row(model: str) -> tuple[str, str, int, tuple[str, ...]]:
     if not isinstance(model, str) or not model:
         raise ConfigError(f"model must be the name of a model, not {model!r}")
-    name = model.rsplit("/", 1)[-1].lower()  # routers put the maker's name before it
+    name = model.rsplit("/", 1)[-1].rpartition("anthropic.")[2].lower()  # routers and clouds put the maker's name first
     return next((row for row in _MODELS if name.startswith(row[0])), ("", "unknown", _WINDOW, ()))

@@ -53,6 +53,12 @@ def _httpx() -> tuple[Any, Any]:
     return _modules
 
 
+def http_error(name: str, words: str, request: Any) -> Exception:
+    """One of httpx's exceptions, by its name."""
+    made: Exception = getattr(_httpx()[0], name)(words, request=request)
+    return made
+
+
 def _tls() -> ssl.SSLContext:
     """The TLS settings of every connection: certificates verified. Making them costs 20 ms, so it is done once."""
     global _context

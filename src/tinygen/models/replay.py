@@ -94,7 +94,7 @@ class ReplayChatCompletionClient(ObservedClient):
         else:
             raise ConfigError(f"chat_completions must be a list of replies or a function, not {chat_completions!r}")
         self._model_info = model_info or permissive("unknown")
-        self._cached = True
+        self._cached = "price" not in self._model_info  # what comes from a cache costs nothing
         self.reset()
 
     def reset(self) -> None:
@@ -105,7 +105,7 @@ class ReplayChatCompletionClient(ObservedClient):
         self.create_calls: list[ReplayRequest] = []
 
     def set_cached_bool_value(self, value: bool) -> None:
-        """What `cached` says in the results made of text and tool calls; at first True."""
+        """What `cached` says in the results made of text and tool calls; at first True, unless the model has a price."""
         self._cached = value
 
     @property

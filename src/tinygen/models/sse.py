@@ -104,6 +104,9 @@ class LineDecoder(EventDecoder):
         for line in lines:
             if len(line) > self._limit:
                 self._grow(len(line))
-            if line.strip():
+            if text := line.strip():
                 events.append(("", line.decode("utf-8", "replace")))
-                self.seen += 1
+                if text[:1] == b"{":
+                    self.seen += 1
+                elif not self.stray:
+                    self.stray = line[:200].decode("utf-8", "replace")

@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from .. import codec
 from ..clock import new_id
 from ..errors import ConfigError, IncompleteResponse, ModelError, ProtocolError, did_you_mean
 from ..messages import ChatCompletionTokenLogprob, CreateResult, FunctionCall, RequestUsage, SystemMessage, UserMessage
@@ -222,6 +223,35 @@ def _changed(known: tuple[Any, str, tuple[Any, ...] | None, object]) -> bool:
     return len(now) != len(then) or any(a is not b for a, b in zip(now, then))
 
 
+def checked(value: Any, kind: type[Any], message: LLMMessage) -> Any:
+    """What a message holds, if it is of that kind. Raises `ConfigError`."""
+    if isinstance(value, kind):
+        return value
+    raise ConfigError(f"a {type(message).__name__} holds {short(value)}; expected {kind.__name__}")
+
+
+def body_of(fields: Mapping[str, Any], name: str, texts: Iterable[str]) -> bytes:
+    """The body of a request: its fields, and under `name` the list of messages, which are JSON text already."""
+    try:
+        head = _dumps(fields)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"an argument of the request cannot be written as JSON: {error}") from error
+    texts = [*filter(None, texts)] or [""]
+    try:  # one by one, since two texts of the size of a long history take longer to make than all of them
+        parts = [text.encode() for text in texts]
+    except UnicodeEncodeError:
+        parts = [clean(text).encode() for text in texts]
+    parts[0] = clean(f'{head[:-1]}{"," if fields else ""}"{name}":[').encode() + parts[0]
+    parts[-1] += b"]}"
+    return b",".join(parts)
+
+
+def json_instruction(output: bool | type[Any]) -> str:
+    """What to tell a model that cannot be held to JSON as long as it has tools."""
+    words = "When you answer without calling a tool, write nothing but JSON"
+    return f"{words}." if isinstance(output, bool) else f"{words} that fits this schema: {_dumps(codec.schema(output))}"
+
+
 # --- answers
 
 
@@ -284,6 +314,11 @@ def _sound(calls: list[FunctionCall], whole: bool) -> list[FunctionCall]:
 def new_call_id() -> str:
     """An id for a tool call that came without one: nine letters and digits, the strictest provider's form."""
     return hashlib.sha256(new_id().encode()).hexdigest()[:9]
+
+
+def is_made_up(call_id: str) -> bool:
+    """Whether an id looks like one that the provider did not give."""
+    return re.fullmatch("[0-9a-f]{9}", call_id) is not None
 
 
 class StreamDecoder:
@@ -433,6 +468,7 @@ def _no_number(name: str) -> Any:
     raise ValueError(f"{name} is not a number")
 
 
+_dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 # codec.loads is stricter: it refuses half surrogate pairs, which models do send
 _read = json.JSONDecoder(parse_constant=_no_number).decode
 _write = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -455,6 +491,11 @@ def written(value: Any, what: str) -> str:
         return clean(_write(value))
     except RecursionError:
         raise ProtocolError(f"{what} are nested too deeply") from None
+
+
+def keepable(value: Any, what: str) -> Any:
+    """JSON data as it can be saved and sent again: without half surrogate pairs and numbers that are none."""
+    return json.loads(written(value, what), parse_constant=lambda _: None)
 
 
 def start_of(text: str, count: int = 200) -> str:
@@ -485,15 +526,17 @@ def number(value: Any) -> int:
 # --- errors
 
 QUOTA = "insufficient_quota"
+BAD_KEY = "invalid_api_key"  # which some report with status 400
 
 
 @dataclass
 class Complaint:
-    """What a provider says in an error body: its words, its code, and the seconds it asks to wait."""
+    """What a provider says in an error body: its words, its code, the seconds it asks to wait, and of which request."""
 
     message: str = ""
     code: str = ""
     retry_after: float | None = None
+    request_id: str | None = None
 
 
 def complaint(data: Any) -> Complaint:
@@ -518,7 +561,8 @@ def complaint(data: Any) -> Complaint:
         message = f"{message}: {metadata['raw']}"
     codes = [error.get("code"), error.get("status"), error.get("type")]
     code = next((short_code for each in codes if (short_code := _code(each))), "")
-    return Complaint(_cut(clean(message)), QUOTA if QUOTA in codes else code)
+    request_id = _code(data.get("request_id")) or None
+    return Complaint(_cut(clean(message)), QUOTA if QUOTA in codes else code, request_id=request_id)
 
 
 def _code(value: Any) -> str:
@@ -554,4 +598,5 @@ def shown(url: str) -> str:
 def raise_error_in(data: Any) -> None:
     """Raise the `ModelError` for an error that came inside an answer with status 200."""
     said = complaint(data)
-    raise ModelError(f"the provider broke off with an error: {said.message}" + (f" ({said.code})" if said.code else ""))
+    words = f"the provider broke off with an error: {said.message}" + (f" ({said.code})" if said.code else "")
+    raise ModelError(words, request_id=said.request_id)

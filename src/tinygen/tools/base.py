@@ -15,7 +15,7 @@ from .results import MAX_OUTPUT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
     from typing import Any, Generic, Protocol, TypeVar
 
     from ..models import ToolSchema
@@ -150,6 +150,18 @@ class BaseTool(Component, Generic[ArgsT, ReturnT]):
 
     async def load_state_json(self, state: Mapping[str, Any]) -> None:
         """Replace its state by a saved one."""
+
+    async def reset_state(self) -> None:
+        """Forget what it remembers; the agent whose tool it is was reset."""
+
+    async def checkpoint(self) -> Callable[[], Awaitable[None]]:
+        """Mark this moment; the function returned goes back to it. Used when a call is suspended."""
+        state = codec.encode(await self.save_state_json())
+
+        async def restore() -> None:
+            await self.load_state_json(state)
+
+        return restore
 
     def _start(self, args: Mapping[str, Any], token: CancellationToken | None) -> Awaitable[ReturnT]:
         return self.run(self._decoded(args), token or CancellationToken())

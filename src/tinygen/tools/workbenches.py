@@ -5,9 +5,10 @@ from __future__ import annotations
 from contextlib import aclosing
 
 from ..component import Component
-from ..errors import ConfigError, DecodeError, StateError, ToolError, did_you_mean
+from ..errors import ConfigError, DecodeError, StateError, Suspended, ToolError, did_you_mean
 from ..messages import Image
 from ..records import Record
+from ..run import current_scope
 from .base import BaseTool
 from .functions import as_tool
 from .results import (
@@ -25,7 +26,7 @@ from .results import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
     from types import TracebackType
     from typing import Any
 
@@ -154,11 +155,21 @@ class StaticWorkbench(Workbench):
         tool = self._offered.get(name)
         if tool is None:
             return self._unknown(name)
+        undo = await _mark(tool)
         try:
             value = await tool.run_json({} if arguments is None else arguments, cancellation_token, call_id)
             return _result_of(tool, name, value)
+        except Suspended:
+            await undo()
+            raise
         except (Exception, SystemExit) as error:  # the model learns of it
             return ToolResult.error(name, error)
+
+    async def reset(self) -> None:
+        """Let the tools forget what they remember."""
+        for tool in self._tools.values():
+            if isinstance(tool, BaseTool):
+                await tool.reset_state()
 
     async def save_state(self) -> Mapping[str, Any]:
         """The state of the tools that have one."""
@@ -240,8 +251,10 @@ class StaticStreamWorkbench(StaticWorkbench, StreamWorkbench):
     """A fixed set of tools, of which some may stream."""
 
     def streams(self, name: str) -> bool:
-        """Whether this tool says something while it works."""
-        return hasattr(self._offered.get(name), "run_json_stream")
+        """Whether this tool says something while it works, or a subclass decides that."""
+        if type(self).call_tool_stream is not StaticStreamWorkbench.call_tool_stream:
+            return True
+        return hasattr(self._offered.get(name), "run_json_stream") and not self._guarded()
 
     async def call_tool_stream(
         self,
@@ -252,9 +265,10 @@ class StaticStreamWorkbench(StaticWorkbench, StreamWorkbench):
     ) -> AsyncGenerator[Any, None]:
         """What the tool says on the way, and the `ToolResult` last."""
         tool: Any = self._offered.get(name)
-        if not hasattr(tool, "run_json_stream"):
+        if not hasattr(tool, "run_json_stream") or self._guarded():
             yield await self.call_tool(name, arguments, cancellation_token, call_id)
             return
+        undo = await _mark(tool)
         expected = tool.return_type()
         told_apart = type(expected) is type  # else an item is known to be the return value only when the stream ends
         held = _NOTHING
@@ -272,11 +286,31 @@ class StaticStreamWorkbench(StaticWorkbench, StreamWorkbench):
             if value is _NOTHING:
                 raise ToolError(f"the stream of tool {name!r} ended without a result")
             result = _result_of(tool, name, value)
+        except Suspended:
+            await undo()
+            raise
         except (Exception, SystemExit) as error:  # the model learns of it
             if held is not _NOTHING:
                 yield held
             result = ToolResult.error(name, error)
         yield result
+
+    def _guarded(self) -> bool:
+        """Whether a subclass puts something before every call, which streaming must not go round."""
+        cls = type(self)
+        streams = cls.call_tool_stream is not StaticStreamWorkbench.call_tool_stream
+        return cls.call_tool is not StaticWorkbench.call_tool and not streams
+
+
+async def _mark(tool: Tool) -> Callable[[], Awaitable[None]]:
+    """How to take back what a call changes in the tool. Only what is executed again in a run needs that."""
+    if current_scope() is None or not isinstance(tool, BaseTool) or not _keeps(tool):
+        return _nothing
+    return await tool.checkpoint()
+
+
+async def _nothing() -> None:
+    return None
 
 
 def _keeps(tool: Tool) -> bool:

@@ -1,0 +1,442 @@
+"""The agent that executes code: what others said in code blocks, or what its own model writes."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from inspect import isawaitable, iscoroutinefunction
+
+from . import codec
+from .agents import BaseChatAgent, as_seen_by, expect_state, last_response, loading, misbehaved
+from .assistant import STRUCTURED_ATTEMPTS, ModelTurn
+from .clock import new_id
+from .errors import AlreadyRunning, ConfigError, DecodeError, Suspended
+from .journal import effect
+from .messages import (
+    AssistantMessage,
+    BaseChatMessage,
+    CodeBlock,
+    CodeExecutionEvent,
+    CodeGenerationEvent,
+    CodeResult,
+    CreateResult,
+    LLMMessage,
+    ModelClientStreamingChunkEvent,
+    RequestUsage,
+    Response,
+    SystemMessage,
+    TextMessage,
+    UserMessage,
+)
+from .model_context import UnboundedChatCompletionContext
+from .models import ask
+from .records import Record
+from .tools import run_in_thread
+from .tools.bounds import bounded
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
+    from typing import Any
+
+    from .agents import Said
+    from .cancellation import CancellationToken
+    from .code_executors import CodeExecutor
+    from .model_context import ChatCompletionContext
+    from .models import ChatCompletionClient
+    from .runner import Undo
+
+_FENCE = re.compile(r"([^`]*)(`{3,})([^`]*)")
+
+
+class ApprovalRequest(Record, tagged=False):
+    """Asks whether code may be executed: all its blocks as Markdown, and the conversation that led to it."""
+
+    code: str
+    context: list[LLMMessage]
+
+
+class ApprovalResponse(Record, tagged=False):
+    """Whether code may be executed, and why; the agent is told the reason if it may not."""
+
+    approved: bool
+    reason: str
+
+
+class RetryDecision(Record, tagged=False):
+    """What the model makes of code that failed: what is wrong with it, and whether to try again."""
+
+    reason: str
+    retry: bool
+
+
+class CodeExecutorAgent(BaseChatAgent):
+    """An agent that executes the code blocks of the messages it gets, or with a model those that this writes.
+
+        def allow(request: ApprovalRequest) -> ApprovalResponse:
+            return ApprovalResponse(approved="rm " not in request.code, reason="nothing may be removed")
+
+        executor = CodeExecutorAgent("executor", LocalCommandLineCodeExecutor(), approval_func=allow)
+
+    Without a model it answers with what the code printed. With one it writes code, executes it, and answers with what
+    the model says of the outcome; code that fails it may correct.
+
+    Args:
+        name: a Python identifier.
+        code_executor: executes the code.
+        model_client: writes code; left out, the code is taken from the messages.
+        model_context: what the model sees of the conversation; all of it if left out.
+        model_client_stream: ask for answers in pieces and pass them on as events.
+        max_retries_on_error: how often the model may correct code that failed.
+        description: what it is for.
+        system_message: instructions to the model; None for none.
+        sources: take code from messages of these agents only.
+        supported_languages: the languages of the blocks that are executed; Python and sh if left out.
+        approval_func: asked before code is executed; sync or async, of an `ApprovalRequest`.
+    """
+
+    DEFAULT_TERMINAL_DESCRIPTION = (
+        "A terminal that does nothing but run code: Python in ```python blocks, shell scripts in ```sh blocks."
+    )
+    DEFAULT_AGENT_DESCRIPTION = "An agent that solves tasks by writing Python and shell scripts and running them."
+    DEFAULT_SYSTEM_MESSAGE = (
+        "You solve tasks by writing code, which is executed for you: Python in a ```python block, shell scripts in a "
+        "```sh block. Every block must be complete and print what you need to know. You are shown what it printed; "
+        "then answer with what that means for the task. Answer without code where none is needed."
+    )
+    NO_CODE_BLOCKS_FOUND_MESSAGE = (
+        "No code blocks were found. Please provide at least one code block to execute, in Markdown: quoted by "
+        "```python or ```sh, and ```."
+    )
+
+    def __init__(
+        self,
+        name: str,
+        code_executor: CodeExecutor,
+        *,
+        model_client: ChatCompletionClient | None = None,
+        model_context: ChatCompletionContext | None = None,
+        model_client_stream: bool = False,
+        max_retries_on_error: int = 0,
+        description: str | None = None,
+        system_message: str | None = DEFAULT_SYSTEM_MESSAGE,
+        sources: Sequence[str] | None = None,
+        supported_languages: Sequence[str] | None = None,
+        approval_func: Callable[[ApprovalRequest], ApprovalResponse | Awaitable[ApprovalResponse]] | None = None,
+    ) -> None:
+        default = self.DEFAULT_TERMINAL_DESCRIPTION if model_client is None else self.DEFAULT_AGENT_DESCRIPTION
+        super().__init__(name, default if description is None else description)
+        if not hasattr(code_executor, "execute_code_blocks"):
+            raise ConfigError(f"code_executor must be a CodeExecutor, not {code_executor!r:.80}")
+        if model_client is not None and not hasattr(model_client, "create"):
+            raise ConfigError(f"model_client must be a ChatCompletionClient, not {model_client!r:.80}")
+        if type(max_retries_on_error) is not int or max_retries_on_error < 0:
+            raise ConfigError(f"max_retries_on_error must be a whole number from 0, not {max_retries_on_error!r}")
+        if approval_func is not None and not callable(approval_func):
+            raise ConfigError(f"approval_func must be a function of an ApprovalRequest, not {approval_func!r:.80}")
+        if approval_func is None:
+            warnings.warn(
+                f"nobody approves the code that agent {name!r} executes; pass approval_func=... to be asked",
+                UserWarning,
+                stacklevel=2,
+            )
+        self._code_executor = code_executor
+        self._model_client = model_client
+        self._model_context = model_context if model_context is not None else UnboundedChatCompletionContext()
+        self._model_client_stream = model_client_stream
+        self._max_retries = max_retries_on_error
+        self._instructions = [] if system_message is None else [SystemMessage(content=system_message)]
+        self._sources = _texts("sources", sources)
+        self._languages = {
+            each.lower() for each in _texts("supported_languages", supported_languages) or ("python", "sh")
+        }
+        self._approval_func = approval_func
+
+    @property
+    def model_context(self) -> ChatCompletionContext:
+        """What the model sees of the conversation."""
+        return self._model_context
+
+    @property
+    def produced_message_types(self) -> Sequence[type[BaseChatMessage]]:
+        return (TextMessage,)
+
+    async def on_messages(self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken) -> Response:
+        return await last_response(self.on_messages_stream(messages, cancellation_token))
+
+    async def on_messages_stream(
+        self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken
+    ) -> AsyncGenerator[Said, None]:
+        if self._model_client is not None:
+            async for item in _Turn(self, cancellation_token).play(messages):
+                yield item
+            return
+        text = self.NO_CODE_BLOCKS_FOUND_MESSAGE
+        if blocks := self.extract_code_blocks_from_messages(messages):
+            context: list[LLMMessage] = [message.to_model_message() for message in messages]
+            text = told(await self._execute(blocks, context, cancellation_token))
+        yield Response(chat_message=TextMessage(content=text, source=self.name))
+
+    def extract_code_blocks_from_messages(self, messages: Sequence[BaseChatMessage]) -> list[CodeBlock]:
+        """The code blocks in the text messages among these, of the sources that count."""
+        texts = [
+            message.content
+            for message in messages
+            if isinstance(message, TextMessage) and (self._sources is None or message.source in self._sources)
+        ]
+        return [block for text in texts for block in code_blocks(text, self._languages)]
+
+    async def execute_code_block(
+        self, code_blocks: list[CodeBlock], cancellation_token: CancellationToken
+    ) -> CodeResult:
+        """Execute code, if it is approved."""
+        return await self._execute(code_blocks, await self._model_context.get_messages(), cancellation_token)
+
+    async def on_reset(self, cancellation_token: CancellationToken) -> None:
+        await self._model_context.clear()
+        self._suspension = None
+
+    async def save_state(self) -> Mapping[str, Any]:
+        return self._save_suspension(
+            {
+                "type": "CodeExecutorAgentState",
+                "version": "1.0.0",
+                "llm_context": dict(await self._model_context.save_state()),
+            }
+        )
+
+    async def load_state(self, state: Mapping[str, Any]) -> None:
+        if self._turn_of is not None and self._turn_of.live:
+            raise AlreadyRunning(self.name)
+        with loading():
+            empty = isinstance(state, dict) and state.get("type") == "BaseState"  # AutoGen saves no more than that
+            expect_state(state, "BaseState" if empty else "CodeExecutorAgentState", *([] if empty else ["llm_context"]))
+            suspension = self._load_suspension(state)
+            if empty:
+                await self._model_context.clear()
+            elif "llm_context" in state:
+                await self._model_context.load_state(state["llm_context"])
+            else:
+                raise DecodeError("$", "'llm_context' is missing")
+            self._suspension = suspension
+
+    async def close(self) -> None:
+        await self._code_executor.stop()
+
+    async def checkpoint(self) -> Undo:
+        undo_context = self._model_context.checkpoint()
+        undo_attributes = self.mark_attributes() if type(self) is not CodeExecutorAgent else None
+
+        async def restore() -> None:
+            if undo_attributes is not None:
+                await undo_attributes()
+            undo_context()
+
+        return restore
+
+    async def _execute(
+        self, blocks: list[CodeBlock], context: list[LLMMessage], token: CancellationToken
+    ) -> CodeResult:
+        if self._approval_func is not None:
+            answer = await self._ask_approval(blocks, context, token)
+            if not answer.approved:
+                return CodeResult(1, f"Code execution was not approved. Reason: {answer.reason}")
+
+        async def call() -> CodeResult:
+            result = await self._code_executor.execute_code_blocks(blocks, token)
+            return CodeResult(result.exit_code, result.output)
+
+        return await effect("code", blocks, call, CodeResult, name=self.name)
+
+    async def _ask_approval(
+        self, blocks: list[CodeBlock], context: list[LLMMessage], token: CancellationToken
+    ) -> ApprovalResponse:
+        code = "\n\n".join(f"```{block.language}\n{block.code.rstrip()}\n```" for block in blocks)
+        request = ApprovalRequest(code=code, context=context)
+        approve: Any = self._approval_func
+
+        async def call() -> ApprovalResponse:
+            if iscoroutinefunction(approve) or iscoroutinefunction(getattr(approve, "__call__", None)):  # noqa: B004
+                answer = await approve(request)
+            else:
+                answer = await run_in_thread(approve, request)
+                answer = await answer if isawaitable(answer) else answer
+            if not isinstance(answer, ApprovalResponse):
+                raise misbehaved(self, f"got {answer!r:.80} from its approval_func, which is not an ApprovalResponse")
+            return answer
+
+        async def ask() -> ApprovalResponse:
+            return await bounded(call(), "approval_func", None, token)
+
+        return await effect("approval", request, ask, ApprovalResponse, name=self.name)
+
+
+class _Turn(ModelTurn):
+    """One turn with a model: write code, execute it, correct it, say what came of it."""
+
+    agent: CodeExecutorAgent
+    result: CreateResult  # what the model said last
+
+    def __init__(self, agent: CodeExecutorAgent, token: CancellationToken) -> None:
+        super().__init__(agent, token)
+        self.instructions = list(agent._instructions)
+        self.spent = RequestUsage(0, 0)  # by calls that nothing was said with yet
+
+    async def play(self, messages: Sequence[BaseChatMessage]) -> AsyncGenerator[Said, None]:
+        agent = self.agent
+        await self.hear(messages)
+        for attempt in range(agent._max_retries + 1):
+            async for event in self._write():
+                yield event
+            blocks = code_blocks(self._text(), agent._languages)
+            if not blocks:
+                yield self._answer()
+                return
+            yield self._generated(attempt, self._text(), blocks, self.message_id)
+            outcome = await self._execute(blocks)
+            yield self._inner(CodeExecutionEvent(retry_attempt=attempt, result=outcome, source=agent.name))
+            if outcome.exit_code == 0 or attempt == agent._max_retries:
+                break
+            decision = await self._decide()
+            if not decision.retry:
+                break
+            correction = f"Attempt number: {attempt + 1}\nProposed correction: {decision.reason}"
+            await self.context.add_message(UserMessage(content=correction, source=agent.name))
+            yield self._generated(attempt, correction, [], new_id())
+        async for event in self._write():
+            yield event
+        yield self._answer()
+
+    async def _write(self) -> AsyncGenerator[Said, None]:
+        """Let the model go on: chunk events if the agent streams, and its thought."""
+        self.message_id = new_id()
+        async for item in self.ask():
+            if isinstance(item, ModelClientStreamingChunkEvent):
+                yield item
+            else:
+                self.result = item
+        self.spent += self.result.usage
+        if thought := self._thought(self.result):
+            yield thought
+        await self.context.add_message(self._said(self._text(), self.result))
+
+    def _text(self) -> str:
+        return self.result.content if isinstance(self.result.content, str) else ""
+
+    def _usage(self) -> RequestUsage:
+        usage, self.spent = self.spent, RequestUsage(0, 0)
+        return usage
+
+    def _generated(self, attempt: int, text: str, blocks: list[CodeBlock], id: str) -> CodeGenerationEvent:
+        event = CodeGenerationEvent(
+            retry_attempt=attempt,
+            content=text,
+            code_blocks=blocks,
+            source=self.agent.name,
+            models_usage=self._usage(),
+            id=id,
+        )
+        self.inner.append(event)
+        return event
+
+    def _answer(self) -> Response:
+        message = TextMessage(
+            content=self._text(), source=self.agent.name, models_usage=self._usage(), id=self.message_id
+        )
+        return Response(chat_message=message, inner_messages=self.inner)
+
+    async def _execute(self, blocks: list[CodeBlock]) -> CodeResult:
+        """Execute code; what came of it enters the context, also when it is cut short."""
+        heard = "The execution was stopped before it ended; whether it had an effect is unknown."
+        try:
+            outcome = await self.agent.execute_code_block(blocks, self.token)
+            heard = told(outcome)
+            return outcome
+        except Suspended:
+            heard = ""
+            raise
+        finally:
+            if heard:
+                await self.context.add_message(UserMessage(content=heard, source=self.agent.name))
+
+    async def _decide(self) -> RetryDecision:
+        """Whether the model wants to try again; not if it cannot say so in the form that is asked for."""
+        client = self.agent._model_client
+        assert client is not None
+        info = client.model_info
+        form = RetryDecision if info.get("structured_output") else True if info.get("json_output") else None
+        question: list[LLMMessage] = [UserMessage(content=_RETRY, source=self.agent.name)]
+        problem = ""
+        for _ in range(STRUCTURED_ATTEMPTS):
+            messages = [*self.instructions, *await self.context.get_messages(), *question]
+            result = await ask(client, as_seen_by(client, messages), json_output=form, cancellation_token=self.token)
+            self.spent += result.usage
+            text = str(result.content)
+            try:
+                found = codec.loads(text[text.find("{") : text.rfind("}") + 1])
+                return codec.decode(RetryDecision, found, mode="arguments")  # type: ignore[no-any-return]
+            except DecodeError as error:
+                problem = str(error)
+                again = f"This does not have the required form: {problem}. Answer again."
+                question += [
+                    AssistantMessage(content=text, source=self.agent.name),
+                    UserMessage(content=again, source=self.agent.name),
+                ]
+        return RetryDecision(reason=f"no decision in the required form: {problem}", retry=False)
+
+
+_RETRY = (
+    "The code failed. Decide whether corrected code is worth another attempt. Answer with a JSON object that has two "
+    'keys: "reason", a text that says what is wrong and how to correct it, and "retry", true or false.'
+)
+
+
+def code_blocks(text: str, languages: Collection[str]) -> list[CodeBlock]:
+    """The fenced code blocks in Markdown that name one of `languages`. A block that is not closed is none."""
+    blocks: list[CodeBlock] = []
+    lines: list[str] = []
+    fence = ""  # that the open block began with
+    for line in text.split("\n"):
+        line = line.removesuffix("\r")
+        if not fence:
+            if opening := _FENCE.fullmatch(line):
+                before, fence, info = opening.groups()
+                language = next(iter(info.lower().split()), "")
+                indent, lines = before, []
+                if before.strip():  # words, in which backticks may be quoted
+                    indent, fence = "", fence if language in languages else ""
+            continue
+        bare = line.rstrip()
+        code = bare.rstrip("`")
+        closed = len(bare) - len(code) >= len(fence)
+        if not closed or code.strip():
+            lines.append((code if closed else line).removeprefix(indent) + "\n")
+        if closed:
+            if language in languages:
+                blocks.append(CodeBlock("".join(lines), language))
+            fence = ""
+    return blocks
+
+
+def told(result: CodeResult) -> str:
+    """What others are told of executed code."""
+    if not result.output.strip():
+        return (
+            f"The script ran but produced no output to console. The POSIX exit code was: {result.exit_code}. If you "
+            "were expecting output, consider revising the script to ensure content is printed to stdout."
+        )
+    if result.exit_code == 0:
+        return result.output
+    return (
+        f"The script ran, then exited with an error (POSIX exit code: {result.exit_code})\n"
+        f"Its output was:\n{result.output}"
+    )
+
+
+def _texts(name: str, value: Any) -> set[str] | None:
+    """A list of texts as a set. Raises `ConfigError` for anything else, such as one text alone."""
+    if value is None:
+        return None
+    if isinstance(value, str) or not all(isinstance(each, str) for each in value):
+        raise ConfigError(f"{name} must be a list of texts, not {value!r:.80}")
+    return set(value)

@@ -1,0 +1,302 @@
+"""Clients for Anthropic's models: at Anthropic, at every server that speaks its protocol, at Amazon and at Google."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+from functools import partial
+from urllib.parse import quote
+
+from ..errors import ConfigError
+from .base import HEADERS, HTTPChatCompletionClient
+from .claude import (
+    BINDING,
+    BOUND,
+    REASONS,
+    MessagesDecoder,
+    decode_response,
+    encode_message,
+    encode_request,
+    tool_name,
+    version_of,
+)
+from .families import checked_info, known_info, window
+from .keys import bearer, host_of, server_at, usable_key
+from .wire import MessageTexts, Request, short
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+    from typing import Any
+
+    from ..messages import LLMMessage
+    from . import HasSchema, ModelInfo, ToolSchema
+    from .keys import TokenProvider
+    from .wire import Answer, Ask, StreamDecoder
+
+RESERVED = ("stream", "messages")  # of the request: the client's own business
+
+_KINDS: dict[str, Any] = {
+    "tools": (list, tuple),
+    "tool_choice": (str, dict),
+    "thinking": dict,
+    "output_config": dict,
+}
+_API = "2023-06-01"
+
+
+class AnthropicChatCompletionClient(HTTPChatCompletionClient):
+    """A model of Anthropic's, or of any server that speaks its protocol.
+
+        client = AnthropicChatCompletionClient(model="claude-sonnet-4-5")
+
+    Args:
+        model: the name of the model.
+        api_key: default ANTHROPIC_API_KEY. Servers on this machine or in a private network need none; "" says that
+            another server needs none either.
+        auth_token: sent as a bearer token instead of a key; default ANTHROPIC_AUTH_TOKEN, if there is no key.
+        base_url: with or without the version; default ANTHROPIC_BASE_URL, else "https://api.anthropic.com".
+        model_info: what the model can do, where the name does not tell.
+        max_tokens: of an answer; where a budget of thinking is given, beside that.
+        parallel_tool_calls: False lets the model call one tool at a time.
+        parameters: further fields of every request: temperature, top_p, top_k, stop_sequences, metadata, system, the
+            provider's own tools, thinking such as `{"type": "adaptive"}`. Where a model thinks, and in new models
+            altogether, temperature, top_p and top_k are left out, and no tool can be forced.
+
+    The other arguments are those of `HTTPChatCompletionClient`.
+    """
+
+    provider = "anthropic"
+    _reasons = REASONS
+    _key_variable = "ANTHROPIC_API_KEY"
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        api_key: str | None = None,
+        auth_token: str | None = None,
+        base_url: str | None = None,
+        model_info: ModelInfo | None = None,
+        max_tokens: int = 4096,
+        timeout: float | None = 600.0,
+        read_timeout: float | None = None,
+        connect_timeout: float = 5.0,
+        max_retries: int = 2,
+        max_retry_wait: float = 60.0,
+        default_headers: Mapping[str, str] | None = None,
+        http_client: Any = None,
+        _waiting: Any = None,
+        **parameters: Any,
+    ) -> None:
+        super().__init__(
+            model=model,
+            model_info=known_info(model) if model_info is None else checked_info(model_info),
+            timeout=timeout,
+            read_timeout=read_timeout,
+            connect_timeout=connect_timeout,
+            max_retries=max_retries,
+            max_retry_wait=max_retry_wait,
+            default_headers=default_headers,
+            http_client=http_client,
+            _waiting=_waiting,
+        )
+        parameters.pop("model_capabilities", None)  # AutoGen's, deprecated there
+        _check(parameters)
+        if not isinstance(max_tokens, int) or isinstance(max_tokens, bool) or max_tokens < 1:
+            raise ConfigError(f"max_tokens must be a count, 1 or more, not {max_tokens!r}")
+        self._parameters = {"model": model, "max_tokens": max_tokens, **parameters}
+        self._texts = {it: MessageTexts(partial(encode_message, thoughts=it)) for it in (True, False)}
+        self._names: dict[str, str] = {}  # of tools, by the names under which they were sent
+        self._token = auth_token
+        self._headers = {**HEADERS, "anthropic-version": _API}
+        if version_of(model) >= BOUND:
+            betas = [self._default_headers.pop("anthropic-beta", ""), BINDING]
+            self._headers["anthropic-beta"] = ",".join(filter(None, betas))
+        self._connect_to(base_url, api_key)
+
+    def _connect_to(self, base_url: str | None, api_key: str | None) -> None:
+        base_url = base_url or os.environ.get("ANTHROPIC_BASE_URL") or "https://api.anthropic.com"
+        host = host_of(base_url)
+        path, mark, query = base_url.partition("?")
+        self._url = path.rstrip("/").removesuffix("/v1") + "/v1/messages" + mark + query
+        if host != "api.anthropic.com":
+            self.provider = host
+        variables = (server_at(host) or ("", "ANTHROPIC_API_KEY"))[1].split()  # a known host is sent its own key only
+        self._key_variable = variables[0]
+        self.key_help = f"Set {variables[0]} or pass api_key to a key that this server accepts."
+        if api_key is None and self._token is None and variables == ["ANTHROPIC_API_KEY"]:
+            if not os.environ.get("ANTHROPIC_API_KEY"):
+                self._token = os.environ.get("ANTHROPIC_AUTH_TOKEN") or None
+        if self._token is None and (key := usable_key(self._model, host, api_key, variables)):
+            self._headers["x-api-key"] = key
+
+    def _secret_variable(self, argument: str) -> str:
+        variables = {"api_key": self._key_variable, "auth_token": "ANTHROPIC_AUTH_TOKEN"}
+        return variables.get(argument) or super()._secret_variable(argument)
+
+    async def _authorization(self) -> dict[str, str]:
+        return await bearer(self._token, None)
+
+    async def _request(self, ask: Ask) -> Request:
+        _check(ask.extra)
+        for tool in ask.tools:
+            self._names[tool_name(tool["name"])] = tool["name"]
+        body = encode_request(ask, self._model, self._parameters, lambda talk, it: self._texts[it].texts(talk))
+        return Request(
+            self._address(ask), {**self._headers, **await self._authorization(), **self._default_headers}, body
+        )
+
+    def _address(self, ask: Ask) -> str:
+        return self._url
+
+    def _decode(self, data: dict[str, Any]) -> Answer:
+        return decode_response(data, self._names)
+
+    def _decoder(self) -> StreamDecoder:
+        return MessagesDecoder(self._names)
+
+    def remaining_tokens(self, messages: Sequence[LLMMessage], *, tools: Sequence[HasSchema | ToolSchema] = ()) -> int:
+        """About how many tokens are left in the context window beside this request."""
+        return window(self._model) - self.count_tokens(messages, tools=tools)
+
+
+def _check(parameters: Mapping[str, Any]) -> None:
+    for name in RESERVED:
+        if name in parameters:
+            raise ConfigError(
+                f"{name!r} is set by the client itself; use create() or create_stream() instead of giving it"
+            )
+    for name, kind in _KINDS.items():
+        if parameters.get(name) is not None and not isinstance(parameters[name], kind):
+            raise ConfigError(f"{name} cannot be {short(parameters[name])}; it is sent as the provider knows it")
+
+
+class AnthropicBedrockChatCompletionClient(AnthropicChatCompletionClient):
+    """A model of Anthropic's at Amazon Bedrock.
+
+    Args:
+        aws_region: default AWS_REGION or AWS_DEFAULT_REGION.
+        api_key: a Bedrock API key; default AWS_BEARER_TOKEN_BEDROCK.
+        aws_access_key, aws_secret_key, aws_session_token: instead of an API key, what requests are signed with.
+        bedrock_info: the same in a dict, with `aws_region`, as AutoGen has it.
+        base_url: default that of Bedrock's runtime in the region.
+
+    The other arguments are those of `AnthropicChatCompletionClient`.
+    """
+
+    _key_variable = "AWS_BEARER_TOKEN_BEDROCK"
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        aws_region: str | None = None,
+        aws_access_key: str | None = None,
+        aws_secret_key: str | None = None,
+        aws_session_token: str | None = None,
+        bedrock_info: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        info = dict(bedrock_info or {})
+        given = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+        self._region = aws_region or info.get("aws_region") or given or ""
+        self._secret = aws_secret_key or info.get("aws_secret_key")
+        self._access = aws_access_key or info.get("aws_access_key")
+        self._session = aws_session_token or info.get("aws_session_token")
+        if bool(self._access) != bool(self._secret):
+            raise ConfigError("aws_access_key and aws_secret_key belong together; pass both or neither")
+        super().__init__(model=model, **options)
+
+    def _connect_to(self, base_url: str | None, api_key: str | None) -> None:
+        if not self._region:
+            raise ConfigError("aws_region is missing; pass it or set AWS_REGION")
+        base_url = base_url or f"https://bedrock-runtime.{self._region}.amazonaws.com/anthropic"
+        self.provider = host = host_of(base_url)
+        self._url = base_url.rstrip("/").removesuffix("/v1") + "/v1/messages"
+        self.key_help = "Set AWS_BEARER_TOKEN_BEDROCK or pass api_key, or aws_access_key and aws_secret_key."
+        if not self._secret and (key := usable_key(self._model, host, api_key, [self._key_variable])):
+            self._headers["authorization"] = f"Bearer {key}"
+
+    def _secret_variable(self, argument: str) -> str:
+        names = {"access_key": "ACCESS_KEY_ID", "secret_key": "SECRET_ACCESS_KEY", "session_token": "SESSION_TOKEN"}
+        name = names.get(argument.removeprefix("aws_"))
+        return f"AWS_{name}" if name else super()._secret_variable(argument)
+
+    async def _request(self, ask: Ask) -> Request:
+        request = await super()._request(ask)
+        if self._access and self._secret:
+            keys = (self._access, self._secret, self._session)
+            request.headers.update(signature(request, keys, self._region, "bedrock", self._waiting.now()))
+        return request
+
+
+def signature(
+    request: Request, keys: tuple[str, str, str | None], region: str, service: str, moment: datetime
+) -> dict[str, str]:
+    """The headers of AWS's signature, version 4. `keys` are the access key, the secret key and the session's token."""
+    access, secret, session = keys
+    stamp = moment.strftime("%Y%m%dT%H%M%SZ")
+    address, _, query = request.url.partition("://")[2].partition("?")
+    host, _, path = address.partition("/")
+    signed = {"host": host, "x-amz-date": stamp, **({"x-amz-security-token": session} if session else {})}
+    names, lines = ";".join(signed), [f"{name}:{value}" for name, value in signed.items()]
+    body = hashlib.sha256(request.body).hexdigest()
+    canonical = "\n".join(["POST", quote("/" + path), query, *lines, "", names, body])
+    scope = [stamp[:8], region, service, "aws4_request"]
+    text = "\n".join(["AWS4-HMAC-SHA256", stamp, "/".join(scope), hashlib.sha256(canonical.encode()).hexdigest()])
+    key = f"AWS4{secret}".encode()
+    for word in (*scope, text):
+        key = hmac.digest(key, word.encode(), "sha256")
+    del signed["host"]  # which the connection sends
+    credential = f"AWS4-HMAC-SHA256 Credential={access}/{'/'.join(scope)}"
+    return {**signed, "authorization": f"{credential}, SignedHeaders={names}, Signature={key.hex()}"}
+
+
+class AnthropicVertexChatCompletionClient(AnthropicChatCompletionClient):
+    """A model of Anthropic's at Google's Vertex AI.
+
+    Args:
+        project: default GOOGLE_CLOUD_PROJECT.
+        region: default GOOGLE_CLOUD_LOCATION, else "global".
+        auth_token: an access token.
+        token_provider: called for each request, gives an access token; may be a coroutine function.
+
+    The other arguments are those of `AnthropicChatCompletionClient`.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        project: str | None = None,
+        region: str | None = None,
+        token_provider: TokenProvider | None = None,
+        **options: Any,
+    ) -> None:
+        self._project = project or os.environ.get("GOOGLE_CLOUD_PROJECT") or ""
+        self._region = region or os.environ.get("GOOGLE_CLOUD_LOCATION") or "global"
+        self._token_provider = token_provider
+        super().__init__(model=model, **options)
+        del self._parameters["model"]  # it stands in the address
+        self._parameters["anthropic_version"] = "vertex-2023-10-16"
+
+    def _connect_to(self, base_url: str | None, api_key: str | None) -> None:
+        if not self._project:
+            raise ConfigError("project is missing; pass it or set GOOGLE_CLOUD_PROJECT")
+        if api_key or not (self._token or self._token_provider):
+            raise ConfigError("Vertex takes no API key; pass auth_token or token_provider")
+        host = "" if self._region == "global" else f"{self._region}-"
+        base_url = (base_url or f"https://{host}aiplatform.googleapis.com/v1").rstrip("/")
+        self.provider = host_of(base_url)
+        place = f"projects/{self._project}/locations/{self._region}"
+        self._url = f"{base_url}/{place}/publishers/anthropic/models/{self._model}"
+        self.key_help = "Pass an auth_token that is valid, or a token_provider that gives one."
+
+    def _address(self, ask: Ask) -> str:
+        return f"{self._url}:{'streamRawPredict' if ask.stream else 'rawPredict'}"
+
+    async def _authorization(self) -> dict[str, str]:
+        return await bearer(self._token, self._token_provider)

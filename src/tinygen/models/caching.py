@@ -1,0 +1,315 @@
+"""Asking a model only once for the same thing.
+
+An answer is kept under a digest of the exact request: who is asked (`ChatCompletionClient.identity`), the messages, the
+tools, the choice among them, the form of the answer, and every further argument. Kept are whole answers only, those
+that end with "stop" or "function_calls"; what was cut off, filtered, or ended for a reason nobody knows is asked for
+again. What is kept is never handed out itself, only copies of it.
+
+Equal requests at one time are one `_Flight`: a task that asks and keeps the answer, and in which those who wait only
+take part. One of them can be cancelled, or read its stream slowly, without the others noticing; when the last one has
+gone the flight ends. An error is an error for all of them. What a store raises is raised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import hashlib
+from collections.abc import Mapping
+from inspect import isawaitable
+
+from .. import codec
+from ..cache import InMemoryStore
+from ..errors import ConfigError, DecodeError
+from ..messages import CreateResult, FunctionCall, RequestUsage
+from . import schema_of
+from .wire import MessageTexts
+from .wrappers import Wrapper, closed, pieces_of, whole
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
+    from typing import Any
+
+    from ..cache import CacheStore
+    from ..cancellation import CancellationToken
+    from ..messages import LLMMessage
+    from . import ChatCompletionClient
+
+GRACE = 1.0  # seconds that a request nobody waits for any more gets to end
+_KEPT = ("stop", "function_calls")
+
+
+class ChatCompletionCache(Wrapper):
+    """Gives the answer of an earlier request that was exactly the same, with `cached=True`.
+
+        model = ChatCompletionCache(create_client("openai:gpt-4o-mini"), SQLiteCacheStore("answers.sqlite3"))
+
+    Such an answer comes with the tokens it took at first. They count in `total_usage`, not in `actual_usage`, and cost
+    nothing. Streams give it word by word.
+
+    Args:
+        client: whose answers are kept.
+        store: where they are kept, by default in memory. Any object with `get(key)` and `set(key, value)`, plain or
+            async, which gives back the `CreateResult` it was given, or its JSON data. Clients may share one.
+    """
+
+    def __init__(self, client: ChatCompletionClient, store: CacheStore[Any] | None = None) -> None:
+        super().__init__([client])
+        self._store: Any = InMemoryStore() if store is None else store
+        for name in ("get", "set"):
+            if not callable(getattr(self._store, name, None)):
+                raise ConfigError(f"store must have the methods get and set, which {store!r:.200} has not")
+        self._blocks: Sequence[str] = getattr(self._store, "blocks", ())
+        self._digests = MessageTexts(codec.digest)
+        self._who = ""
+        self._flights: dict[tuple[asyncio.AbstractEventLoop, str], _Flight] = {}
+        self._saved = RequestUsage(0, 0)
+
+    def total_usage(self) -> RequestUsage:
+        """Tokens of all answers so far, those from the cache too."""
+        return super().total_usage() + self._saved
+
+    async def _create(
+        self,
+        messages: Sequence[LLMMessage],
+        *,
+        cancellation_token: CancellationToken | None = None,
+        **arguments: Any,
+    ) -> CreateResult:
+        key = self._key(messages, **arguments)
+        flight, found = self._begin(key)
+        if flight is None:
+            if (hit := self._hit(found, key)) is not None:
+                return hit
+
+            async def ask(flight: _Flight) -> CreateResult:
+                return await self._asks[0][0](messages, **arguments)
+
+            flight = self._fly(key, found, ask)
+        async with flight:
+            return self._landed(await flight.result(cancellation_token), flight)
+
+    async def _create_stream(
+        self,
+        messages: Sequence[LLMMessage],
+        *,
+        cancellation_token: CancellationToken | None = None,
+        **arguments: Any,
+    ) -> AsyncGenerator[str | CreateResult, None]:
+        key = self._key(messages, **arguments)
+        flight, found = self._begin(key)
+        if flight is None:
+            if (hit := self._hit(found, key)) is not None:
+                for piece in pieces_of(hit):
+                    yield piece
+                yield hit
+                return
+
+            async def ask(flight: _Flight) -> CreateResult:
+                return await flight.read(self._asks[0][1](messages, **arguments))
+
+            flight = self._fly(key, found, ask)
+        async with flight:
+            pieces = flight.follow(cancellation_token)
+            try:
+                async for piece in pieces:
+                    yield piece
+            finally:
+                await pieces.aclose()
+            yield self._landed(await flight.result(cancellation_token), flight)
+
+    def _key(
+        self,
+        messages: Sequence[LLMMessage],
+        tools: Sequence[Any] = (),
+        tool_choice: Any = "auto",
+        json_output: Any = None,
+        extra_create_args: Mapping[str, Any] = {},
+    ) -> str:
+        """What tells this request from every other."""
+        self._who = self._who or codec.digest(self.identity())
+        parts = [self._who, *self._digests.texts(messages)]
+        if tools or tool_choice != "auto" or json_output is not None or extra_create_args:
+            rest = {
+                "tools": [schema_of(tool) for tool in tools],
+                "tool_choice": tool_choice if isinstance(tool_choice, str) else [schema_of(tool_choice)["name"]],
+                "json_output": _data(json_output),
+                "extra": _data(extra_create_args),
+            }
+            parts += ["", codec.digest(rest)]
+        return f"tinygen:1:{hashlib.sha256(' '.join(parts).encode()).hexdigest()}"
+
+    # where they are kept
+
+    def _begin(self, key: str) -> tuple[_Flight | None, Any]:
+        """The flight to take part in, or else what the store has at once: perhaps only something to wait for."""
+        flight = self._flights.get((asyncio.get_running_loop(), key))
+        if flight is not None and flight.is_over:
+            flight = None
+        return flight, None if flight is not None or "get" in self._blocks else self._store.get(key)
+
+    async def _find(self, key: str, found: Any) -> CreateResult | None:
+        """What the store has, where that takes time."""
+        if "get" in self._blocks:
+            found = await asyncio.to_thread(self._store.get, key)
+        return self._hit(await found if isawaitable(found) else found, key)
+
+    async def _keep(self, key: str, result: CreateResult) -> None:
+        if result.finish_reason in _KEPT:
+            kept = _copy(result, cached=False)
+            if "set" in self._blocks:
+                done = await asyncio.to_thread(self._store.set, key, kept)
+            else:
+                done = self._store.set(key, kept)
+            if isawaitable(done):
+                await done
+
+    def _hit(self, found: Any, key: str) -> CreateResult | None:
+        """A copy of what the store found; None if that was nothing, or is still to be waited for."""
+        if found is None or isawaitable(found):
+            return None
+        if isinstance(found, Mapping):
+            found = codec.decode(CreateResult, found, mode="state")
+        if not isinstance(found, CreateResult):
+            raise DecodeError("$", f"the store gives a {type(found).__name__} for {key!r}, not the CreateResult it got")
+        self._saved = self._saved + found.usage
+        return _copy(found, cached=True)
+
+    # those who ask at one time
+
+    def _fly(self, key: str, found: Any, ask: Callable[[_Flight], Coroutine[Any, Any, CreateResult]]) -> _Flight:
+        """Begin to look for an answer, and to ask if there is none."""
+
+        async def work(flight: _Flight) -> CreateResult:
+            if isawaitable(found) or "get" in self._blocks:
+                if (hit := await self._find(key, found)) is not None:
+                    return hit
+            result = await ask(flight)
+            await self._keep(key, result)
+            return result
+
+        return _Flight(work, self._flights, (asyncio.get_running_loop(), key))
+
+    def _landed(self, result: CreateResult, flight: _Flight) -> CreateResult:
+        """The answer for one of those who waited: as it came for the first, a copy for each other."""
+        if not flight.taken:
+            flight.taken = True
+            return result
+        self._saved = self._saved + result.usage
+        return _copy(result, cached=True)
+
+
+class _Flight:
+    """A request under way, for one or for several callers. Each takes part by `async with`."""
+
+    def __init__(
+        self, work: Callable[[_Flight], Coroutine[Any, Any, CreateResult]], board: dict[Any, _Flight], place: Any
+    ) -> None:
+        self.taken = False
+        self._board, self._place = board, place
+        board[place] = self
+        self._pieces: list[str] = []
+        self._callers = 0
+        self._waiters: list[asyncio.Future[None]] = []
+        self._answer: CreateResult | None = None
+        self._failure: BaseException = asyncio.CancelledError("the event loop ends")
+        self.is_over = False  # so that it comes too late to take part
+        self._task = asyncio.get_running_loop().create_task(self._do(work(self)), name="tinygen-cache")
+        self._task.add_done_callback(self._end)  # it may be cancelled before it begins
+
+    async def __aenter__(self) -> None:
+        self._callers += 1
+
+    async def __aexit__(self, *_: object) -> None:
+        self._callers -= 1
+        if not self._callers and not self.is_over:
+            self._forget()
+            self._task.cancel()
+            await asyncio.wait({self._task}, timeout=GRACE)
+
+    async def read(self, stream: AsyncIterator[str | CreateResult]) -> CreateResult:
+        """Take in a stream. Raises `IncompleteResponse` if it ends without an answer."""
+        item: Any = None
+        try:
+            async for item in stream:
+                if isinstance(item, str):
+                    self._pieces.append(item)
+                    self._wake()
+            return whole(item)
+        finally:
+            await closed(stream)
+
+    async def follow(self, token: CancellationToken | None) -> AsyncGenerator[str, None]:
+        """The pieces as they come, until the answer is there."""
+        seen = 0
+        while True:
+            while seen < len(self._pieces):
+                seen += 1
+                yield self._pieces[seen - 1]
+            if self.is_over:
+                break
+            await self._wait(token)
+        if not seen and self._answer is not None:  # whoever began it did not ask for a stream
+            for piece in pieces_of(self._answer):
+                yield piece
+
+    async def result(self, token: CancellationToken | None) -> CreateResult:
+        """The answer, when it is there."""
+        while not self.is_over:
+            await self._wait(token)
+        if self._answer is None:
+            raise self._failure
+        return self._answer
+
+    async def _do(self, work: Coroutine[Any, Any, CreateResult]) -> None:
+        try:
+            self._answer = await work
+        except BaseException as error:  # noqa: BLE001 - raised in each of those who wait
+            self._failure = error
+        self._end()  # they wake a turn of the loop sooner than if the task's end woke them
+
+    async def _wait(self, token: CancellationToken | None) -> None:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        if token is not None and not token.watched:
+            token.link_future(waiter)
+        await waiter
+
+    def _forget(self) -> None:
+        """Let nobody join any more."""
+        if self._board.get(self._place) is self:
+            del self._board[self._place]
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _end(self, _: object = None) -> None:
+        self.is_over = True
+        self._forget()
+        self._wake()
+
+
+def _copy(result: CreateResult, *, cached: bool) -> CreateResult:
+    """A twin that shares nothing with it that could be changed."""
+    content = result.content
+    if not isinstance(content, str):
+        content = [FunctionCall(call.id, call.arguments, call.name) for call in content]
+    twin = result.model_copy(update={"content": content, "usage": result.usage.model_copy(), "cached": cached})
+    if twin.logprobs or twin.provider_data:
+        twin.logprobs, twin.provider_data = copy.deepcopy((twin.logprobs, twin.provider_data))
+    return twin
+
+
+def _data(value: Any) -> Any:
+    """`value` with a schema in the place of each type."""
+    if isinstance(value, Mapping):
+        return {name: _data(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_data(each) for each in value]
+    if isinstance(value, type) or hasattr(value, "__args__"):
+        return {"type": getattr(value, "__name__", str(value)), "schema": codec.schema(value)}
+    return value

@@ -1,0 +1,320 @@
+"""Faults on purpose: what models, servers and networks do wrong, done at will, to test what stands before them.
+
+A seed decides what happens to each call, by its number alone, so that a test that fails fails again. `FaultyClient`
+stands around any client; `FaultyHTTPClient` around the `http_client` of one, so that what breaks is bytes. Each lists
+what it did in `injected`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+
+from ..clock import seeded
+from ..errors import (
+    ConfigError,
+    ConnectionFailed,
+    IncompleteResponse,
+    ModelTimeout,
+    ProtocolError,
+    RateLimitError,
+    ServerError,
+    did_you_mean,
+)
+from ..messages import CreateResult, FunctionCall
+from ..records import Record
+from .wrappers import Wrapper, closed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+    from typing import Any, TypedDict
+
+    from typing_extensions import Unpack
+
+    from ..cancellation import CancellationToken
+    from ..messages import LLMMessage
+    from . import ChatCompletionClient
+
+    class Odds(TypedDict, total=False):
+        """How likely each fault is, from 0 to 1; together at most 1, for a call has one of them."""
+
+        rate_limit: float
+        server_error: float
+        timeout: float
+        cut_stream: float
+        garbage: float
+        slow: float
+        duplicate_ids: float
+
+
+KINDS = ("rate_limit", "server_error", "timeout", "cut_stream", "garbage", "slow", "duplicate_ids")
+
+
+class Fault(Record):
+    """What was done to the call of this number, which counts from 0."""
+
+    call: int
+    kind: str
+
+
+class _Dice:
+    """What happens to each call."""
+
+    def __init__(self, seed: object, odds: Odds, delay: float) -> None:
+        for name, chance in odds.items():
+            if name not in KINDS:
+                raise ConfigError(f"there is no fault {name!r}{did_you_mean(name, KINDS)}")
+            if isinstance(chance, bool) or not isinstance(chance, (int, float)) or not 0 <= chance <= 1:
+                raise ConfigError(f"{name} must be how likely that fault is, from 0 to 1, not {chance!r}")
+        if sum(odds.values()) > 1.000001:  # type: ignore[arg-type]
+            raise ConfigError(f"a call has at most one fault, so their odds must not be more than 1 together: {odds!r}")
+        if not isinstance(delay, (int, float)) or not delay >= 0:
+            raise ConfigError(f"delay must be a number of seconds, not {delay!r}")
+        self._seed = seed
+        self._odds: list[tuple[str, float]] = list(odds.items())  # type: ignore[arg-type]
+        self.delay = delay
+        self.injected: list[Fault] = []
+        self._calls = 0
+
+    def throw(self) -> tuple[str, Any]:
+        """The fault of the next call, "" for none, and chance for its details."""
+        call, self._calls = self._calls, self._calls + 1
+        chance = seeded((self._seed, call))
+        number = chance.random()
+        for kind, odds in self._odds:
+            number -= odds
+            if number < 0:
+                self.injected.append(Fault(call=call, kind=kind))
+                return kind, chance
+        return "", chance
+
+
+class FaultyClient(Wrapper):
+    """A client whose calls go wrong as often as the odds say.
+
+        model = FaultyClient(ReplayChatCompletionClient(["fine"] * 100), seed=7, rate_limit=0.1, cut_stream=0.2)
+
+    `rate_limit`, `server_error`, `timeout` and `garbage` raise what a real client raises, without asking the client.
+    `cut_stream` lets some pieces through and then breaks off, `slow` waits `delay` seconds before each piece, and
+    `duplicate_ids` gives every tool call of an answer the id of the first.
+
+    Args:
+        client: who answers, if nothing goes wrong.
+        seed: anything with a lasting `repr`; the same seed gives the same faults.
+        delay: seconds that `slow` waits, `timeout` takes, and `rate_limit` tells to wait.
+    """
+
+    def __init__(
+        self, client: ChatCompletionClient, *, seed: int | str = 0, delay: float = 0.01, **odds: Unpack[Odds]
+    ) -> None:
+        super().__init__([client])
+        self._dice = _Dice(seed, odds, delay)
+
+    @property
+    def injected(self) -> list[Fault]:
+        """What was done so far."""
+        return self._dice.injected
+
+    async def _create(self, messages: Sequence[LLMMessage], **arguments: Any) -> CreateResult:
+        kind, _ = self._dice.throw()
+        await self._refuse(kind, arguments.get("cancellation_token"))
+        result = await self._asks[0][0](messages, **arguments)
+        if kind == "cut_stream":
+            text = result.content if isinstance(result.content, str) else ""
+            raise IncompleteResponse("the answer breaks off (injected)", partial=text[: len(text) // 2])
+        return _same_ids(result) if kind == "duplicate_ids" else result
+
+    async def _create_stream(
+        self, messages: Sequence[LLMMessage], **arguments: Any
+    ) -> AsyncGenerator[str | CreateResult, None]:
+        kind, chance = self._dice.throw()
+        token = arguments.get("cancellation_token")
+        await self._refuse(kind, token)
+        left = chance.randrange(4) if kind == "cut_stream" else -1
+        shown: list[str] = []
+        stream = self._asks[0][1](messages, **arguments)
+        try:
+            async for item in stream:
+                if kind == "slow":
+                    await _sleep(self._dice.delay, token)
+                if kind == "cut_stream" and (not left or isinstance(item, CreateResult)):
+                    raise ConnectionFailed("the connection broke (injected)", partial="".join(shown))
+                left -= 1
+                if isinstance(item, str):
+                    shown.append(item)
+                elif kind == "duplicate_ids":
+                    item = _same_ids(item)
+                yield item
+        finally:
+            await closed(stream)
+
+    async def _refuse(self, kind: str, token: CancellationToken | None) -> None:
+        if kind in ("timeout", "slow"):
+            await _sleep(self._dice.delay, token)
+        if kind == "rate_limit":
+            raise RateLimitError("too many requests (injected)", status=429, retry_after=self._dice.delay)
+        if kind == "server_error":
+            raise ServerError("the server failed (injected)", status=503)
+        if kind == "timeout":
+            raise ModelTimeout("nothing came in time (injected)")
+        if kind == "garbage":
+            raise ProtocolError("the answer is not JSON (injected)")
+
+
+async def _sleep(seconds: float, token: CancellationToken | None) -> None:
+    sleeping = asyncio.ensure_future(asyncio.sleep(seconds))
+    await (sleeping if token is None else token.link_future(sleeping))
+
+
+def _same_ids(result: CreateResult) -> CreateResult:
+    if isinstance(result.content, str):
+        return result
+    calls = [FunctionCall(result.content[0].id, call.arguments, call.name) for call in result.content]
+    return result.model_copy(update={"content": calls})
+
+
+# --- bytes
+
+
+class FaultyHTTPClient:
+    """An `http_client` whose requests go wrong as often as the odds say.
+
+        http = FaultyHTTPClient(httpx.AsyncClient(), seed=7, server_error=0.1, garbage=0.1)
+        model = OpenAIChatCompletionClient(model="gpt-4o-mini", http_client=http)
+
+    `rate_limit`, `server_error` and `timeout` happen before the real client is asked. `cut_stream` breaks the body off,
+    in good order or not; `garbage` puts random bytes into it; `slow` sends it in small pieces, `delay` seconds apart;
+    `duplicate_ids` gives its tool calls one id. The client's own retries are requests like others.
+
+    Args:
+        client: an `httpx.AsyncClient`, or what behaves like one. It is not closed with this one.
+        seed: anything with a lasting `repr`; the same seed gives the same faults.
+        delay: seconds between the pieces, and those that `rate_limit` tells to wait.
+    """
+
+    def __init__(self, client: Any, *, seed: int | str = 0, delay: float = 0.01, **odds: Unpack[Odds]) -> None:
+        self._client = client
+        self._dice = _Dice(seed, odds, delay)
+
+    @property
+    def injected(self) -> list[Fault]:
+        """What was done so far."""
+        return self._dice.injected
+
+    def build_request(self, *args: Any, **kwargs: Any) -> Any:
+        """As the real client does."""
+        return self._client.build_request(*args, **kwargs)
+
+    async def send(self, request: Any, **options: Any) -> Any:
+        """Send a request, or do what the seed says instead."""
+        from .http import http_error
+
+        kind, chance = self._dice.throw()
+        if kind == "rate_limit":
+            headers = {"retry-after": f"{self._dice.delay:g}", "content-type": "application/json"}
+            return _Response(429, headers, b'{"error": {"message": "too many requests (injected)"}}')
+        if kind == "server_error":
+            body = chance.choice(
+                (b"<html>upstream failed (injected)</html>", b'{"error": "overloaded (injected)"}', b"")
+            )
+            return _Response(chance.choice((500, 502, 503, 529)), {}, body)
+        if kind == "timeout":
+            raise http_error(
+                chance.choice(("ConnectTimeout", "ReadTimeout")), "nothing came in time (injected)", request
+            )
+        response = await self._client.send(request, **options)
+        return _Broken(response, kind, chance, self._dice.delay, request) if kind else response
+
+
+class _Response:
+    """An answer of our own, as much of httpx's as model clients need."""
+
+    def __init__(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        self.status_code = status
+        self.headers = headers
+        self._body = body
+
+    async def aiter_bytes(self) -> AsyncGenerator[bytes, None]:
+        if self._body:
+            yield self._body
+
+    async def aclose(self) -> None:
+        return None
+
+
+class _Broken:
+    """A real answer whose body goes wrong."""
+
+    def __init__(self, response: Any, kind: str, chance: Any, delay: float, request: Any) -> None:
+        self.status_code = response.status_code
+        self.headers = response.headers
+        self._response, self._kind, self._chance, self._delay = response, kind, chance, delay
+        self._request = request
+
+    async def aclose(self) -> None:
+        await self._response.aclose()
+
+    async def aiter_bytes(self) -> AsyncGenerator[bytes, None]:
+        pieces = self._response.aiter_bytes()
+        try:
+            async for piece in self._changed(pieces):
+                yield piece
+        finally:
+            await closed(pieces)
+
+    def _changed(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        change = {"cut_stream": self._cut, "garbage": self._garbled, "slow": self._slow, "duplicate_ids": _one_id}
+        return change[self._kind](pieces)
+
+    async def _cut(self, pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        from .http import http_error
+
+        left, breaks = self._chance.randrange(600), self._chance.random() < 0.5
+        async for piece in pieces:
+            if len(piece) >= left:
+                yield piece[:left]
+                if breaks:
+                    raise http_error("RemoteProtocolError", "peer closed connection (injected)", self._request)
+                return
+            left -= len(piece)
+            yield piece
+
+    async def _garbled(self, pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        where = self._chance.randrange(300)
+        async for piece in pieces:
+            if 0 <= where < len(piece):
+                noise = bytes(self._chance.randrange(256) for _ in range(1 + self._chance.randrange(40)))
+                piece = piece[:where] + noise + piece[where + self._chance.randrange(20) :]
+                where = -1
+            elif where >= 0:
+                where = max(0, where - len(piece))
+            yield piece
+
+    async def _slow(self, pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        async for piece in pieces:
+            size = max(1, len(piece) // 5)
+            for at in range(0, len(piece), size):
+                await asyncio.sleep(self._delay)
+                yield piece[at : at + size]
+
+
+_CALL_ID = re.compile(rb'("id"\s*:\s*)"((?:call|toolu|chatcmpl-tool|fc)[_-][^"]*)"')
+
+
+async def _one_id(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """The same, every tool call with the first one's id; line by line, for an id may be cut in two."""
+    first: list[bytes] = []
+
+    def same(found: re.Match[bytes]) -> bytes:
+        first.append(found[2])
+        return found[1] + json.dumps(first[0].decode("utf-8", "replace")).encode()
+
+    rest = b""
+    async for piece in pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            yield _CALL_ID.sub(same, line) + b"\n"
+    if rest:
+        yield _CALL_ID.sub(same, rest)

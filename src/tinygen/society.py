@@ -1,0 +1,234 @@
+"""An agent that is a team inside: they talk, it tells the outcome."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+
+from .agents import BaseChatAgent, as_seen_by, expect_state, last_response, loading
+from .errors import AlreadyRunning, ConfigError, Suspended
+from .messages import (
+    AssistantMessage,
+    BaseAgentEvent,
+    BaseChatMessage,
+    HandoffMessage,
+    Response,
+    SystemMessage,
+    TaskResult,
+    TextMessage,
+    UserMessage,
+)
+from .model_context import UnboundedChatCompletionContext
+from .models import ask
+from .runner import TaskRunner
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from typing import Any
+
+    from .agents import Said
+    from .cancellation import CancellationToken
+    from .messages import LLMMessage
+    from .model_context import ChatCompletionContext
+    from .models import ChatCompletionClient
+    from .runner import Undo
+
+NO_RESPONSE = "No response."
+
+
+class SocietyOfMindAgent(BaseChatAgent):
+    """An agent that lets a team work on what it is asked, and answers for it with one message.
+
+        inner = RoundRobinGroupChat([writer, critic], termination_condition=TextMentionTermination("APPROVE"))
+        author = SocietyOfMindAgent("author", team=inner, model_client=model)
+
+    What the team says is part of the run, but others in a team with this agent hear its answer alone. The team begins
+    anew with every task and is told what was asked and answered before.
+
+    Args:
+        name: a Python identifier.
+        team: a team, or anything else that runs a task.
+        model_client: writes the answer.
+        description: what it is for.
+        instruction: stands before what was asked and said, when the answer is written.
+        response_prompt: stands after it.
+        model_context: what the team is told of earlier tasks and answers; all of them if left out.
+    """
+
+    DEFAULT_DESCRIPTION = "An agent that answers with the work of a team of agents."
+    DEFAULT_INSTRUCTION = (
+        "A request was made to you, and you and your team have worked on it. This is the request, and what was said "
+        "in the team:"
+    )
+    DEFAULT_RESPONSE_PROMPT = (
+        "Answer the request in a message that stands on its own. Do not mention the discussion that led to it."
+    )
+
+    def __init__(
+        self,
+        name: str,
+        team: TaskRunner,
+        model_client: ChatCompletionClient,
+        *,
+        description: str = DEFAULT_DESCRIPTION,
+        instruction: str = DEFAULT_INSTRUCTION,
+        response_prompt: str = DEFAULT_RESPONSE_PROMPT,
+        model_context: ChatCompletionContext | None = None,
+    ) -> None:
+        super().__init__(name, description)
+        if not isinstance(team, TaskRunner):
+            raise ConfigError(f"team of {name!r} must be a team, not {team!r:.80}")
+        if not hasattr(model_client, "create"):
+            raise ConfigError(f"model_client of {name!r} must be a ChatCompletionClient, not {model_client!r:.80}")
+        self._team = team
+        self._model_client = model_client
+        self._instruction = instruction
+        self._response_prompt = response_prompt
+        self._model_context = model_context if model_context is not None else UnboundedChatCompletionContext()
+
+    @property
+    def model_context(self) -> ChatCompletionContext:
+        """What the team is told of earlier tasks and answers."""
+        return self._model_context
+
+    @property
+    def produced_message_types(self) -> Sequence[type[BaseChatMessage]]:
+        return (TextMessage,)
+
+    async def on_messages(self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken) -> Response:
+        return await last_response(self.on_messages_stream(messages, cancellation_token))
+
+    async def on_messages_stream(
+        self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken
+    ) -> AsyncGenerator[Said, None]:
+        asked = [_for_all(message) for message in messages]
+        undo, task = self._model_context.checkpoint(), [*await self._background(), *asked]
+        await self._remember(asked)
+        inner: list[BaseAgentEvent | BaseChatMessage] = []
+        try:
+            async with aclosing(self._ask_team(task, cancellation_token)) as stream:
+                async for item in stream:
+                    if isinstance(item, TaskResult):
+                        inner = item.messages
+                    else:
+                        yield item
+            answer = await self._conclude(asked, inner, cancellation_token)
+        except Suspended:
+            undo()
+            raise
+        except BaseException:
+            await self._team.reset()
+            raise
+        await self._model_context.add_message(AssistantMessage(content=answer.content, source=self.name))
+        await self._team.reset()
+        yield Response(chat_message=answer, inner_messages=inner)
+
+    async def on_reset(self, cancellation_token: CancellationToken) -> None:
+        await self._team.reset()
+        await self._model_context.clear()
+
+    async def on_pause(self, cancellation_token: CancellationToken) -> None:
+        if isinstance(self._team, BaseChatAgent):
+            await self._team.on_pause(cancellation_token)
+        elif pause := getattr(self._team, "pause", None):
+            await pause()
+
+    async def on_resume(self, cancellation_token: CancellationToken) -> None:
+        if isinstance(self._team, BaseChatAgent):
+            await self._team.on_resume(cancellation_token)
+        elif resume := getattr(self._team, "resume", None):
+            await resume()
+
+    async def save_state(self) -> Mapping[str, Any]:
+        return self._save_suspension(
+            {
+                "type": "SocietyOfMindAgentState",
+                "version": "1.0.0",
+                "inner_team_state": dict(await self._team.save_state()),
+                "llm_context": dict(await self._model_context.save_state()),
+            }
+        )
+
+    async def load_state(self, state: Mapping[str, Any]) -> None:
+        if self._turn_of is not None and self._turn_of.live:
+            raise AlreadyRunning(self.name)
+        before = await self.save_state()
+        try:
+            await self._load(state)
+        except BaseException:
+            await self._load(before)
+            raise
+
+    async def checkpoint(self) -> Undo:
+        undo_context = self._model_context.checkpoint()  # the run of the team is taken back by the run it is part of
+        undo_attributes = self.mark_attributes() if type(self) is not SocietyOfMindAgent else None
+
+        async def restore() -> None:
+            if undo_attributes is not None:
+                await undo_attributes()
+            undo_context()
+
+        return restore
+
+    def _parts(self) -> Sequence[TaskRunner]:
+        return (self._team,)
+
+    async def _background(self) -> list[BaseChatMessage]:
+        """What was asked and answered before, in one message that the team's models see as such."""
+        known = await self._model_context.get_messages()
+        if not known:
+            return []
+        return [HandoffMessage(content="This was said before.", target="", context=known, source=self.name)]
+
+    async def _ask_team(
+        self, task: list[BaseChatMessage], token: CancellationToken
+    ) -> AsyncGenerator[BaseAgentEvent | BaseChatMessage | TaskResult, None]:
+        run = self._team.run_stream(task=task or None, cancellation_token=token, output_task_messages=False)
+        async with aclosing(run) as stream:
+            async for item in stream:
+                if isinstance(item, TaskResult) and item.pending:
+                    raise Suspended  # outside of a run, where nobody else raises it
+                yield item
+
+    async def _conclude(
+        self, asked: Sequence[BaseChatMessage], inner: Sequence[Any], token: CancellationToken
+    ) -> TextMessage:
+        """The team's work as one message: what the model makes of it, or the last thing said if that is nothing."""
+        said = [message for message in inner if isinstance(message, BaseChatMessage)]
+        if not said:
+            return TextMessage(content=NO_RESPONSE, source=self.name)
+        several = self._model_client.model_info.get("multiple_system_messages", False)
+        transcript: list[LLMMessage] = [
+            self._prompt(self._instruction, several),
+            *(message.to_model_message() for message in (*asked, *said)),
+            self._prompt(self._response_prompt, several),
+        ]
+        result = await ask(self._model_client, as_seen_by(self._model_client, transcript), cancellation_token=token)
+        text = result.content if isinstance(result.content, str) and result.content.strip() else said[-1].to_text()
+        return TextMessage(content=text, source=self.name, models_usage=result.usage)
+
+    def _prompt(self, text: str, as_system: bool) -> LLMMessage:
+        return SystemMessage(content=text) if as_system else UserMessage(content=text, source=self.name)
+
+    async def _remember(self, asked: Sequence[BaseChatMessage]) -> None:
+        for message in asked:
+            if isinstance(message, HandoffMessage):
+                for known in message.context:
+                    await self._model_context.add_message(known)
+            await self._model_context.add_message(message.to_model_message())
+
+    async def _load(self, state: Mapping[str, Any]) -> None:
+        with loading():
+            expect_state(state, "SocietyOfMindAgentState", "inner_team_state", "llm_context")
+            suspension = self._load_suspension(state)
+            await self._team.load_state(state.get("inner_team_state", {}))
+            if "llm_context" in state:
+                await self._model_context.load_state(state["llm_context"])
+            else:
+                await self._model_context.clear()  # AutoGen does not save it
+            self._suspension = suspension
+
+
+def _for_all(message: BaseChatMessage) -> BaseChatMessage:
+    """A handoff to this agent is one to nobody in particular for the team within."""
+    return message.model_copy(update={"target": ""}) if isinstance(message, HandoffMessage) else message

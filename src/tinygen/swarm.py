@@ -1,0 +1,166 @@
+"""A team whose members hand the work to one another."""
+
+from __future__ import annotations
+
+from . import codec
+from .agents import BaseChatAgent
+from .conditions import HandoffTermination
+from .errors import ConfigError, StateError, did_you_mean
+from .findings import Finding
+from .messages import HandoffMessage
+from .teams import BaseGroupChat
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from .conditions import TerminationCondition
+    from .messages import BaseAgentEvent, BaseChatMessage
+    from .runner import TaskRunner
+    from .teams import Floor, Link
+
+    Message = BaseAgentEvent | BaseChatMessage
+
+
+class Swarm(BaseGroupChat):
+    """A team in which the first member speaks until it hands over, then that member does, and so on.
+
+        alice = AssistantAgent("alice", model, handoffs=["bob", "user"])
+        bob = AssistantAgent("bob", model, handoffs=["alice"])
+        team = Swarm([alice, bob], termination_condition=HandoffTermination("user"))
+
+    Arguments as for `BaseGroupChat`. A handoff to somebody outside the team ends the run. The next one goes on with
+    the member who made it, or with whom a `HandoffMessage` in its task names.
+    """
+
+    manager_name = "SwarmGroupChatManager"
+    _speaker = ""
+    _left_to: HandoffMessage | None = None  # who is not here; of this run only
+
+    async def conduct(self, floor: Floor) -> Sequence[str]:
+        handoff = self._left_to
+        if handoff is not None and floor.turns:
+            return floor.stop(
+                f"Handoff to {handoff.target!r:.80} from {handoff.source!r}: nobody of that name is in team "
+                f"{self.name!r}{did_you_mean(handoff.target, self._names)}"
+            )
+        return (self._current(),)
+
+    def check_members(self) -> None:
+        first = self._participants[0]
+        if isinstance(first, BaseChatAgent) and not _hands_over(first):
+            raise ConfigError(
+                f"the first participant of a Swarm must be able to hand over; give {first.name!r} handoffs=[...], or "
+                f"HandoffMessage among its produced_message_types"
+            )
+
+    def problems(self) -> Sequence[Finding]:
+        found, known = [], {*self._names, *awaited(self._termination)}
+        for participant in self._participants:
+            for target in targets(participant):
+                if target not in known:
+                    text = (
+                        f"agent {participant.name!r} can hand over to {target!r}, who is neither in the team nor named "
+                        f"by a HandoffTermination; that will end the run{did_you_mean(target, self._names)}"
+                    )
+                    found.append(Finding(kind="unknown-handoff", severity="warning", node=participant.name, text=text))
+        return [*found, *self._unreachable()]
+
+    def _unreachable(self) -> list[Finding]:
+        """Members nobody hands over to, where every member says whom it can hand over to."""
+        if not all(hasattr(each, "handoffs") for each in self._participants):
+            return []
+        reached, following = set(), [self._names[0]]
+        members = dict(zip(self._names, self._participants))
+        while following:
+            name = following.pop()
+            if name in members and name not in reached:
+                reached.add(name)
+                following.extend(targets(members[name]))
+        return [
+            Finding(kind="unreachable", severity="warning", node=name, text=f"nobody hands over to {name!r}")
+            for name in self._names
+            if name not in reached
+        ]
+
+    def check_task(self, task: Sequence[BaseChatMessage]) -> None:
+        handoff = _last_handoff(None, task)
+        if handoff is not None and handoff.target not in self._names:
+            raise ConfigError(
+                f"the task hands over to {handoff.target!r}, who is not in team {self.name!r}"
+                f"{did_you_mean(handoff.target, self._names)}"
+            )
+
+    def links(self) -> Sequence[Link]:
+        made: list[Link] = [(None, self._names[0], "")]
+        for each in self._participants:
+            for target in targets(each):
+                inside = target in self._names
+                made.append((each.name, target if inside else None, "" if inside else f"to {target}"))
+        return made
+
+    def note(self, speaker: str | None, said: Sequence[Message]) -> None:
+        self._left_to = None
+        handoff = _last_handoff(speaker, said)
+        if handoff is not None and handoff.target in self._names:
+            self._speaker = handoff.target
+        else:
+            self._left_to = handoff
+
+    def policy_state(self) -> dict[str, Any]:
+        state: dict[str, Any] = {"current_speaker": self._current()}
+        if self._left_to is not None and self._turn:
+            state["left_to"] = codec.encode(self._left_to)
+        return state
+
+    def set_policy_state(self, state: Mapping[str, Any] | None) -> None:
+        path = f"$.agent_states.{self.manager_name}"
+        known = {"current_speaker", "left_to"}
+        if state is not None and (set(state) - known or "current_speaker" not in state):
+            raise StateError(path, f"expected current_speaker, not {sorted(state)}")
+        current = self._names[0] if state is None else state["current_speaker"]
+        if current not in self._names:
+            raise StateError(f"{path}.current_speaker", f"expected a participant, not {current!r:.80}")
+        left_to = None
+        if state is not None and "left_to" in state:
+            left_to = codec.decode(HandoffMessage, state["left_to"], mode="state", path=f"{path}.left_to")
+        self._speaker, self._left_to = current, left_to
+
+    async def _load_manager(self, state: dict[str, Any]) -> None:
+        await super()._load_manager(state)
+        for last in state["message_thread"][-1:]:  # AutoGen takes note of a handoff only when the next turn begins
+            if last["type"] == "HandoffMessage" and last["target"] in self._names:
+                self._speaker = last["target"]
+
+    def _current(self) -> str:
+        return self._speaker or self._names[0]
+
+
+def _hands_over(agent: BaseChatAgent) -> bool:
+    return any(issubclass(kind, HandoffMessage) for kind in agent.produced_message_types)
+
+
+def targets(participant: TaskRunner) -> list[str]:
+    """Whom a participant says it can hand over to."""
+    return [getattr(handoff, "target", handoff) for handoff in getattr(participant, "handoffs", ())]
+
+
+def _last_handoff(speaker: str | None, said: Sequence[Message]) -> HandoffMessage | None:
+    """The handoff that counts: of the speaker, not of an agent it used as a tool; of a team, the last thing it said.
+
+    One to nobody, in a task, only tells what was said before.
+    """
+    for message in reversed(said):
+        if not isinstance(message, HandoffMessage) or (speaker is None and not message.target):
+            continue
+        if speaker in (None, message.source) or message is said[-1]:
+            return message
+    return None
+
+
+def awaited(condition: TerminationCondition | None) -> set[str]:
+    """Whom handoffs may name that shall end the run."""
+    if isinstance(condition, HandoffTermination):
+        return {condition._target}
+    return {target for each in getattr(condition, "conditions", ()) for target in awaited(each)}

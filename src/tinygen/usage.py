@@ -1,0 +1,169 @@
+"""What model calls use: the tokens of one, and what a run used in all, by agent, by model and by tool."""
+
+from __future__ import annotations
+
+from dataclasses import field
+
+from .errors import ConfigError
+from .records import SPARSE, Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Any
+
+MILLION = 1_000_000  # tokens that a price is for
+
+
+class RequestUsage(Record, kw_only=False, tagged=False):
+    """Tokens of one model call, or of several together.
+
+    `cached_tokens` are those of the prompt that the provider had kept, `reasoning_tokens` those of the completion that
+    are thinking; both are 0 where nothing was reported. `estimated` says that some number here was not reported.
+    """
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = field(default=0, metadata=SPARSE)
+    reasoning_tokens: int = field(default=0, metadata=SPARSE)
+    estimated: bool = field(default=False, metadata=SPARSE)
+
+    def __add__(self, other: RequestUsage) -> RequestUsage:
+        return RequestUsage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+            self.estimated or other.estimated,
+        )
+
+
+class PartUsage(RequestUsage, kw_only=False, tagged=False):
+    """What one agent, model or tool used. `cost` is None as soon as one of its model calls has no known price.
+
+    `calls` counts model calls; of a tool it says how often that was called, and the rest is what was used inside of it.
+    """
+
+    calls: int = field(default=0, metadata=SPARSE)
+    cost: float | None = field(default=None, metadata=SPARSE)
+
+
+class RunUsage(RequestUsage, kw_only=False, tagged=False):
+    """What a run used, with all it started: agents used as tools and teams in teams are part of it.
+
+        result = await team.run(task="...")
+        print(result.usage.cost, {name: part.cost for name, part in result.usage.by_agent.items()})
+
+    `cost` is in the currency of the prices, and None as soon as one model call has no known price. `by_agent` and
+    `by_model` divide the whole among who made the model calls and who answered them; a team's own calls are under its
+    name. `by_tool` tells what was used inside of calls of each tool, so a tool called inside another one is in both.
+    Two runs can be added.
+    """
+
+    cost: float | None = field(default=None, metadata=SPARSE)
+    model_calls: int = field(default=0, metadata=SPARSE)
+    tool_calls: int = field(default=0, metadata=SPARSE)
+    by_agent: dict[str, PartUsage] = field(default_factory=dict, metadata=SPARSE)
+    by_model: dict[str, PartUsage] = field(default_factory=dict, metadata=SPARSE)
+    by_tool: dict[str, PartUsage] = field(default_factory=dict, metadata=SPARSE)
+
+    @property
+    def known_cost(self) -> float:
+        """What the models with known prices cost, also where `cost` is None."""
+        return sum(part.cost or 0.0 for part in self.by_model.values()) if self.cost is None else self.cost
+
+    def __add__(self, other: RequestUsage) -> RequestUsage:
+        if not isinstance(other, RunUsage):
+            return RequestUsage.__add__(self, other)
+        total = RunUsage(0, 0, cost=self.cost)
+        for each in (self, other):
+            _add_tokens(total, each)
+            total.model_calls += each.model_calls
+            total.tool_calls += each.tool_calls
+            for name in ("by_agent", "by_model", "by_tool"):
+                for key, part in getattr(each, name).items():
+                    add_part(getattr(total, name), key, part)
+        total.cost = None if self.cost is None or other.cost is None else self.cost + other.cost
+        return total
+
+
+class Charge(Record, tagged=False):
+    """What one agent used of one model, inside of `tools`, the outermost first; without a model, calls of the last."""
+
+    agent: str
+    model: str
+    tools: list[str]
+    used: PartUsage
+
+
+def nothing() -> PartUsage:
+    """A part that used nothing yet: it costs 0, which is known."""
+    return PartUsage(0, 0, cost=0.0)
+
+
+def add_usage(part: PartUsage, usage: RequestUsage, cost: float | None, calls: int = 1) -> None:
+    """Count what model calls used in `part`."""
+    part.calls += calls
+    _add_tokens(part, usage)
+    part.cost = None if part.cost is None or cost is None else part.cost + cost
+
+
+def add_part(parts: dict[Any, PartUsage], key: Any, part: PartUsage) -> None:
+    """Count `part` under its key. It may be shared from then on; what is counted later goes into a copy."""
+    known = parts.get(key)
+    if known is None:
+        parts[key] = part
+    else:
+        parts[key] = total = known.model_copy()
+        add_usage(total, part, part.cost, part.calls)
+
+
+def divided(usage: RunUsage, charges: Iterable[tuple[tuple[str, str, tuple[str, ...]], PartUsage]]) -> RunUsage:
+    """`usage` with its parts, made of the charges."""
+    for (agent, model, tools), part in charges:
+        if model:
+            add_part(usage.by_agent, agent, part)
+            add_part(usage.by_model, model, part)
+            usage.cached_tokens += part.cached_tokens
+            usage.reasoning_tokens += part.reasoning_tokens
+            usage.estimated = usage.estimated or part.estimated
+            if tools:
+                inside = part.model_copy(update={"calls": 0})
+                for name in {*tools}:
+                    add_part(usage.by_tool, name, inside)
+        else:
+            add_part(usage.by_tool, tools[-1], part)
+    return usage
+
+
+def cost_of(usage: RequestUsage, price: Mapping[str, Any] | None) -> float | None:
+    """What a model call cost; None if the price is not known.
+
+    Args:
+        usage: its tokens.
+        price: of a million tokens: `prompt`, `completion`, perhaps `cached` for the part of the prompt that the
+            provider had kept, and perhaps `above`, a price for requests whose prompt has more than its `tokens`.
+    """
+    if price is None:
+        return None
+    try:
+        if (above := price.get("above")) is not None and usage.prompt_tokens > above["tokens"]:
+            price = above
+        full, cached = price["prompt"], min(usage.cached_tokens, usage.prompt_tokens)
+        spent = (usage.prompt_tokens - cached) * full + usage.completion_tokens * price["completion"]
+        return float(spent + cached * price.get("cached", full)) / MILLION
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"a price is {{'prompt': ..., 'completion': ..., 'cached': ...}} per million tokens, not {price!r:.200}"
+        ) from error
+
+
+def _add_tokens(total: RequestUsage, usage: RequestUsage) -> None:
+    total.prompt_tokens += usage.prompt_tokens
+    total.completion_tokens += usage.completion_tokens
+    if usage.cached_tokens:
+        total.cached_tokens += usage.cached_tokens
+    if usage.reasoning_tokens:
+        total.reasoning_tokens += usage.reasoning_tokens
+    if usage.estimated:
+        total.estimated = True

@@ -1,0 +1,193 @@
+"""`tinygen migrate` changes imports, keeps everything else, and says what it cannot change."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tinygen.__main__ import main
+from tinygen.migrate import migrate
+
+
+def migrated(folder: Path, source: str) -> tuple[str, list[tuple[int, str]]]:
+    file = folder / "program.py"
+    file.write_text(source, encoding="utf-8")
+    (migration,) = migrate(file)
+    return migration.after, migration.left
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("from autogen_core import AgentId\n", "from tinygen import AgentId\n"),
+        ("from autogen_core.models import UserMessage as U\n", "from tinygen import UserMessage as U\n"),
+        ("from autogen_agentchat.base import Team\n", "from tinygen import BaseGroupChat as Team\n"),
+        ("from autogen_agentchat import agents\n", "import tinygen as agents\n"),
+        ("import asyncio, autogen_core\n", "import asyncio, tinygen\n"),
+        ("import autogen_agentchat.agents as aa\naa.AssistantAgent\n", "import tinygen as aa\naa.AssistantAgent\n"),
+        ("from autogen_core.models import *\n", "from tinygen import *\n"),
+        (
+            "import autogen_core.models\nx = autogen_core.models.UserMessage(content='é', source='u')\n",
+            "import tinygen\nx = tinygen.UserMessage(content='é', source='u')\n",
+        ),
+        (
+            "def f():\n    try:\n        from autogen_core import (  # why\n            AgentId,  # who\n        )\n"
+            "    except ImportError:\n        pass\n",
+            "def f():\n    try:\n        from tinygen import (  # why\n            AgentId,  # who\n        )\n"
+            "    except ImportError:\n        pass\n",
+        ),
+        ("x = '\f\u2028'\n\ffrom autogen_core import AgentId\n", "x = '\f\u2028'\n\ffrom tinygen import AgentId\n"),
+        (
+            "import autogen_core\nx = (autogen_core  # why\n  .models.UserMessage\n  .load)\n",
+            "import tinygen\nx = (tinygen.UserMessage\n  .load)\n",
+        ),
+        (
+            "from autogen_ext.models import openai\nopenai.OpenAIChatCompletionClient\n",
+            "import tinygen as openai\nopenai.OpenAIChatCompletionClient\n",
+        ),
+    ],
+)
+def test_an_import_of_autogen_becomes_one_of_tinygen(tmp_path: Path, before: str, after: str) -> None:
+    assert migrated(tmp_path, before) == (after, [])
+
+
+def test_a_name_without_a_counterpart_keeps_its_import_and_is_reported(tmp_path: Path) -> None:
+    after, left = migrated(tmp_path, "from autogen_core import AgentId, Nonesuch\n")
+
+    assert after == "from tinygen import AgentId\nfrom autogen_core import Nonesuch\n"
+    assert left == [(1, "autogen_core.Nonesuch has no counterpart here; its import is left as it is")]
+
+
+def test_a_module_that_is_still_needed_stays_imported(tmp_path: Path) -> None:
+    after, left = migrated(tmp_path, "import autogen_core\nautogen_core.AgentId\nautogen_core.Nonesuch\n")
+
+    assert after == "import tinygen, autogen_core\ntinygen.AgentId\nautogen_core.Nonesuch\n"
+    assert [line for line, _ in left] == [3]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("if 1:\n\t{}\n\tx = 1\n", "if 1:\n\t{}\n\t{}\n\tx = 1\n"),
+        ("x = 1; {}; y = 2\n", "x = 1; {}; {}; y = 2\n"),
+        ("if 1: {}\nelse: pass\n", "if 1: {}; {}\nelse: pass\n"),
+        ("x = 1; \\\n {}\n", "x = 1; \\\n {}; {}\n"),
+        ("{}\r\nx = 1\r\n", "{}\r\n{}\r\nx = 1\r\n"),
+    ],
+)
+def test_an_import_that_is_split_stays_where_statements_may_stand(tmp_path: Path, before: str, after: str) -> None:
+    file = tmp_path / "program.py"
+    file.write_bytes(before.format("from autogen_core import AgentId, Nonesuch").encode())
+
+    (migration,) = migrate(file)
+
+    assert migration.after == after.format("from tinygen import AgentId", "from autogen_core import Nonesuch")
+
+
+def test_a_module_that_is_used_as_a_whole_stays_imported_and_is_reported(tmp_path: Path) -> None:
+    after, left = migrated(tmp_path, "import autogen_core as ac\nac.models.UserMessage\nprint(ac.__file__)\n")
+
+    assert after == "import tinygen, autogen_core as ac\ntinygen.UserMessage\nprint(ac.__file__)\n"
+    assert [line for line, _ in left] == [3]
+
+
+@pytest.mark.parametrize("used", ["image()", "image.Nonesuch", "[image]"])
+def test_a_function_is_not_taken_for_a_module(tmp_path: Path, used: str) -> None:
+    source = f"from autogen_core import image\n{used}\n"
+
+    after, left = migrated(tmp_path, source)
+
+    assert after == source
+    assert [line for line, _ in left] == [2]
+
+
+@pytest.mark.parametrize("source", ["import autogen_core\n\0", "import autogen_core\nx = " + "-" * 50_000 + "1\n"])
+def test_what_the_parser_cannot_take_is_left(tmp_path: Path, source: str) -> None:
+    after, left = migrated(tmp_path, source)
+
+    assert after == source
+    assert len(left) == 1
+
+
+def test_an_expression_of_any_depth_is_looked_through(tmp_path: Path) -> None:
+    after, left = migrated(tmp_path, "import autogen_core\nx = autogen_core.AgentId" + ".a()" * 900 + "\n")
+
+    assert after.startswith("import tinygen\nx = tinygen.AgentId.a()")
+    assert left == []
+
+
+def test_what_is_no_file_is_passed_over_and_what_cannot_be_read_is_said(tmp_path: Path) -> None:
+    (tmp_path / "folder.py").mkdir()
+    (tmp_path / "nowhere.py").symlink_to("nothing")
+    (tmp_path / "round.py").symlink_to("round.py")
+    os.mkfifo(tmp_path / "pipe.py")
+    (tmp_path / "other.py").write_bytes(b"# autogen_core \xff\n")
+    (tmp_path / "program.py").write_text("from autogen_core import AgentId\n")
+
+    other, program = migrate(tmp_path)
+
+    assert "cannot be read" in other.left[0][1]
+    assert program.after == "from tinygen import AgentId\n"
+
+
+def test_line_ends_and_what_is_no_import_stay_as_they_are(tmp_path: Path) -> None:
+    file = tmp_path / "program.py"
+    file.write_bytes(b'"""autogen_core"""\r\nfrom autogen_core import AgentId\r\nx  =  1\r\n')
+
+    (migration,) = migrate(file)
+
+    assert migration.after == '"""autogen_core"""\r\nfrom tinygen import AgentId\r\nx  =  1\r\n'
+
+
+def test_a_file_that_is_not_python_is_reported_and_left(tmp_path: Path) -> None:
+    after, left = migrated(tmp_path, "from autogen_core import\n")
+
+    assert after == "from autogen_core import\n"
+    assert "is left as it is" in left[0][1]
+
+
+def test_the_command_shows_the_change_and_makes_it_only_when_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "deep" / "program.py"
+    file.parent.mkdir()
+    file.write_text("from autogen_core import AgentId\n")
+
+    assert main(["migrate", str(tmp_path)]) == 0
+    assert "+from tinygen import AgentId" in capsys.readouterr().out
+    assert "autogen_core" in file.read_text()
+
+    assert main(["migrate", str(tmp_path), "--write"]) == 0
+    assert file.read_text() == "from tinygen import AgentId\n"
+
+
+def test_the_command_fails_when_something_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "program.py"
+    file.write_text("from autogen_ext.nothing import Nonesuch\n")
+
+    assert main(["migrate", str(file)]) == 1
+    assert f"{file}:1: autogen_ext.nothing.Nonesuch has no counterpart" in capsys.readouterr().err
+
+
+def test_what_to_use_instead_is_said_where_there_is_something(tmp_path: Path) -> None:
+    source = "from autogen_agentchat.state import TeamState\nfrom autogen_core import ComponentBase\n"
+
+    _, left = migrated(tmp_path, source)
+
+    assert "(states are plain JSON data of the same shapes)" in left[0][1]
+    assert "(Component alone is enough)" in left[1][1]
+
+
+def test_what_is_logged_otherwise_is_noted_with_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "program.py"
+    file.write_text("from autogen_core import EVENT_LOGGER_NAME\nx = 'autogen_agentchat.events'\n")
+
+    assert main(["migrate", str(file)]) == 0
+    assert [line.split(": ")[0] for line in capsys.readouterr().err.splitlines()][:2] == [f"{file}:1", f"{file}:2"]
+
+
+def test_a_path_that_does_not_exist_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["migrate", "no/such/path"]) == 1
+    assert "no/such/path" in capsys.readouterr().err
