@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 
-from . import actors, models, startup, turns, wrappers
+from . import actors, models, startup, streams, turns, wrappers
 from .harness import Row, show
 
 
@@ -44,6 +44,8 @@ WORKLOADS: dict[str, Callable[[], Iterable[Row]]] = {
     "cache": wrappers.caches,
     "wrappers": wrappers.stacks,
     "first-piece": wrappers.first_pieces,
+    "first-piece-wire": streams.first_pieces,
+    "streams-10000": streams.one_after_another,
     "idle": actors.idle_agents,
     "installed": startup.installed_size,
 }

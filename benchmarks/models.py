@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import Any
 
 CHUNKS = 2_000
+FEW = 8  # pieces of a short stream
 HISTORY = 2_000
 SLOW = 0.05  # seconds that the slow answer takes
 
@@ -40,8 +41,8 @@ class Wire:
         body = json.dumps(self.data("hello " * 20, True)).encode()
         return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
 
-    def chunks(self) -> list[bytes]:
-        data = [self.data(f"word{n} ", False) for n in range(CHUNKS)] + [self.data(None, True)]
+    def chunks(self, count: int = CHUNKS) -> list[bytes]:
+        data = [self.data(f"word{n} ", False) for n in range(count)] + [self.data(None, True)]
         events = [self.prefix + json.dumps(each).encode() + b"\n\n" for each in data] + [self.end]
         head = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ntransfer-encoding: chunked\r\n\r\n" % self.stream.encode()
         return [head, *(b"%x\r\n%b\r\n" % (len(event), event) for event in events if event), b"0\r\n\r\n"]
@@ -126,6 +127,7 @@ WIRES = {
 }
 ANSWERS = {(name, kind): [wire.whole()] for name, wire in WIRES.items() for kind in ("whole", "slow")}
 ANSWERS |= {(name, "stream"): wire.chunks() for name, wire in WIRES.items()}
+ANSWERS |= {(name, "short"): wire.chunks(FEW) for name, wire in WIRES.items()}
 
 
 class _Server(asyncio.Protocol):

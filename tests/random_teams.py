@@ -6,7 +6,9 @@ function of what it is asked and of nothing else, so a team that stands where an
 
 from __future__ import annotations
 
+import asyncio
 import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import Any
@@ -56,7 +58,6 @@ from tinygen import (
     TeamTool,
     TerminationCondition,
     TextMentionTermination,
-    TextMessage,
     TokenLimitedChatCompletionContext,
     TokenUsageTermination,
     UnboundedChatCompletionContext,
@@ -80,8 +81,9 @@ HEARD = ["user", "MagenticOneOrchestrator", *(f"a{n}" for n in range(1, 60))]  #
 class Drawer:
     """Draws plans; every agent and team gets a name of its own."""
 
-    def __init__(self, dice: Random) -> None:
+    def __init__(self, dice: Random, people: int = 0) -> None:
         self.dice = dice
+        self.agents = [*AGENTS, *["person"] * people]
         self.count = 0
 
     def name(self, letter: str) -> str:
@@ -99,7 +101,7 @@ class Drawer:
             "kind": kind,
             "name": self.name("t"),
             "members": members,
-            "turns": self.dice.randint(1, 3) if depth < 2 else self.dice.randint(2, 5),
+            "turns": self.dice.randint(1, 3) if self.count > 3 else self.dice.randint(2, 5),
             "stop": self.stop([member["name"] for member in members], 1) if self.maybe(0.6) else None,
             "events": self.maybe(0.2),
         }
@@ -153,7 +155,7 @@ class Drawer:
         return self.agent(depth)
 
     def agent(self, depth: int) -> Plan:
-        kind = self.dice.choice(AGENTS)
+        kind = self.dice.choice(self.agents)
         if kind == "assistant" or (kind in ("society", "filter") and depth < 1):
             return self.assistant(depth)
         plan: Plan = {"kind": kind, "name": self.name("a")}
@@ -203,11 +205,12 @@ class Drawer:
         )
 
 
-def drawn(seed: int | Random, *, depth: int = 2, kind: str | None = None) -> Plan:
-    """A plan that can be built."""
-    drawer = Drawer(Random(seed) if isinstance(seed, int) else seed)
+def drawn(seed: int | Random, *, people: int = 0) -> Plan:
+    """A plan that can be built: of teams in teams, three deep at most, with more `people` than usual if told so."""
+    drawer = Drawer(Random(seed) if isinstance(seed, int) else seed, people)
+    depth = drawer.dice.choice([1, 2, 2, 3])
     for _ in range(20):
-        plan = drawer.team(depth, kind)
+        plan = drawer.team(depth)
         try:
             built(plan)
         except ConfigError as error:  # only a graph without an end or a start is drawn in vain
@@ -546,3 +549,18 @@ def said(messages: Sequence[Any]) -> list[Any]:
 async def stands(runner: TaskRunner) -> Any:
     """Where a runner stands, to be compared."""
     return lasting(json.loads(json.dumps(await runner.save_state())))
+
+
+async def _go_on() -> None:
+    """Load each state of the list on standard input into the team of its plan, run that, and print how it went."""
+    ends = []
+    for plan, state in json.load(sys.stdin):
+        team = built(plan)
+        await team.load_state(state)
+        result = await team.run()
+        ends.append([said(result.messages), result.stop_reason, await stands(team)])
+    print(json.dumps(ends))
+
+
+if __name__ == "__main__":
+    asyncio.run(_go_on())

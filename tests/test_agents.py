@@ -148,6 +148,17 @@ async def test_an_agent_that_defines_nothing_says_what_it_must_define() -> None:
         await Idle("idle", "does nothing").run(task="q")
 
 
+async def test_an_agent_that_defines_the_stream_alone_answers_without_it_too() -> None:
+    class Streams(Counter):
+        on_messages = BaseChatAgent.on_messages
+
+        async def on_messages_stream(self, messages: Any, cancellation_token: Any) -> Any:
+            yield Response(chat_message=TextMessage(content="done", source=self.name))
+
+    response = await Streams("a").on_messages([], CancellationToken())
+    assert response.chat_message.to_text() == "done"
+
+
 async def test_a_person_who_does_not_answer_does_not_hold_a_run() -> None:
     never = threading.Event()
 

@@ -40,6 +40,7 @@ from tinygen import (
     ToolCallSummaryMessage,
     ToolResult,
     UserMessage,
+    assistant,
 )
 from tinygen.models import permissive
 
@@ -82,7 +83,7 @@ def test_a_name_that_is_no_identifier_is_refused(name: Any) -> None:
         ({"handoffs": [5]}, "handoffs of 'a' must be names"),
         ({"tools": [add], "handoffs": [Handoff(target="x", name="add")]}, "a tool and a handoff named 'add'"),
         ({"tools": [add], "handoffs": ["add"]}, "a tool and a handoff named 'add'"),
-        ({"max_tool_iterations": 0}, "max_tool_iterations must be at least 1"),
+        ({"max_tool_iterations": 0}, "max_tool_iterations must be a whole number above 0"),
         ({"memory": 5}, "memory must be a list"),
     ],
 )
@@ -150,6 +151,20 @@ async def test_a_summary_covers_every_iteration() -> None:
     )
     answer = (await agent.run(task="q")).messages[-1]
     assert answer.to_text() == 'add{"a": 1, "b": 2}=3\nadd{"a": 3, "b": 4}=7'
+
+
+async def test_an_answer_that_is_what_a_tool_returned_says_so_and_the_log_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assistant._hinted = False
+    unasked = [AssistantAgent(name, model([call()]), tools=[add]) for name in ("ann", "bob")]
+    chosen = AssistantAgent("cat", model([call()]), tools=[add], reflect_on_tool_use=False)
+
+    answers = [(await agent.run(task="t")).messages[-1] for agent in (chosen, *unasked)]
+
+    assert [answer.metadata for answer in answers] == [{"max_tool_iterations": "reached"}] * 3
+    assert [record.args for record in caplog.records] == [("ann",)]
+    assert "reflect_on_tool_use=True lets the model answer" in caplog.text
 
 
 async def test_a_summary_can_be_made_by_a_function() -> None:
@@ -243,6 +258,18 @@ async def test_the_first_of_two_handoffs_is_taken() -> None:
     result = await AssistantAgent("a", model(calls), handoffs=["bob", "eve"]).run(task="q")
     assert isinstance(result.messages[-1], HandoffMessage)
     assert result.messages[-1].target == "bob"
+
+
+async def test_what_a_provider_wants_back_goes_along_with_calls_made_beside_a_handoff() -> None:
+    calls = [call("add", '{"a": 1, "b": 2}', "0"), call("transfer_to_bob", "{}", "1")]
+    answer = CreateResult(
+        finish_reason="function_calls", content=calls, usage=RequestUsage(1, 1), cached=False, provider_data={"p": 1}
+    )
+    agent = AssistantAgent("a", ReplayChatCompletionClient([answer]), tools=[add], handoffs=["bob"])
+
+    message = (await agent.run(task="q")).messages[-1]
+
+    assert isinstance(message, HandoffMessage) and message.context[0].provider_data == {"p": 1}
 
 
 async def test_an_empty_answer_is_an_answer() -> None:

@@ -73,6 +73,7 @@ from tinygen import (
     StaticStreamWorkbench,
     StaticWorkbench,
     StopMessageTermination,
+    StructuredMessageFactory,
     Swarm,
     TeamTool,
     TextMentionTermination,
@@ -170,7 +171,9 @@ ALL: dict[str, Callable[[], Component]] = {
         UserProxyAgent("bob"),
         MessageFilterConfig(per_source=[PerSourceFilter(source="x", position="last", count=1)]),
     ),
-    "society": lambda: SocietyOfMindAgent("soc", RoundRobinGroupChat([UserProxyAgent("bob")]), model(), description="x"),
+    "society": lambda: SocietyOfMindAgent(
+        "soc", RoundRobinGroupChat([UserProxyAgent("bob")]), model(), description="x"
+    ),
     "agent tool": lambda: AgentTool(UserProxyAgent("bob"), return_value_as_last_message=True),
     "team tool": lambda: TeamTool(RoundRobinGroupChat([UserProxyAgent("bob")]), "ask_team", "a team"),
     "graph": lambda: GraphFlow(
@@ -227,6 +230,7 @@ ALL: dict[str, Callable[[], Component]] = {
     "unbounded": lambda: UnboundedChatCompletionContext([UserMessage(content="hi", source="ann")]),
     "buffered": lambda: BufferedChatCompletionContext(4, [AssistantMessage(content="hi", source="ada")]),
     "head and tail": lambda: HeadAndTailChatCompletionContext(1, 2),
+    "structured messages": lambda: StructuredMessageFactory({"title": "Sum", "type": "object"}, format_string="{x}"),
     "token limited": lambda: TokenLimitedChatCompletionContext(model(), token_limit=50, tool_schema=[{"name": "x"}]),
     "openai": lambda: OpenAIChatCompletionClient(
         model="gpt-4o", base_url="http://localhost:1/v1", temperature=0.5, response_format={"type": "json_object"}
@@ -278,6 +282,7 @@ def test_every_component_there_is_can_be_written() -> None:
         "ChatCompletionContext",
         "CodeExecutor",
         "Component",
+        "ComponentBase",
         "Memory",
         "TerminationCondition",
     }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from tinygen import (
     SourceMatchTermination,
     StaticWorkbench,
     Swarm,
+    TeamTool,
     TextMentionTermination,
 )
 from tinygen.__main__ import main
@@ -90,9 +93,15 @@ def test_unknown_handoffs_and_members_nobody_hands_to_are_warnings() -> None:
 
 
 def test_a_tool_that_two_workbenches_have_is_an_error() -> None:
-    twice = agent("ann", workbench=[StaticWorkbench([add]), StaticWorkbench([add])])
+    twice = agent("ann", reflect_on_tool_use=True, workbench=[StaticWorkbench([add]), StaticWorkbench([add])])
 
     assert found(twice) == [("duplicate-tool", "ann")]
+
+
+@pytest.mark.parametrize("chosen", [{"reflect_on_tool_use": False}, {"max_tool_iterations": 2}])
+def test_an_agent_whose_answer_is_what_its_tool_returns_is_a_warning(chosen: dict[str, Any]) -> None:
+    assert found(agent("ann", tools=[add])) == [("raw-answer", "ann")]
+    assert found(agent("ann", tools=[add], **chosen)) == found(agent("ann", handoffs=["bob"])) == []
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -109,6 +118,13 @@ def test_a_join_that_cannot_fire_is_found_in_a_nested_graph() -> None:
     assert finding.node == "t/graph/dan"
 
 
+def test_what_is_wrong_with_a_team_that_is_a_tool_is_found() -> None:
+    endless = RoundRobinGroupChat([agent("ann")], name="inner")
+    boss = agent("boss", tools=[TeamTool(endless, "ask", "asks a team")])
+
+    assert found(RoundRobinGroupChat([boss], name="t", max_turns=2)) == [("endless", "t/boss/inner")]
+
+
 def test_the_command_reads_a_document(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "team.json"
     endless = RoundRobinGroupChat([agent("ann")], name="solo")
@@ -123,7 +139,10 @@ def test_the_command_reads_a_team_or_its_maker_from_a_module(capsys: pytest.Capt
     assert capsys.readouterr().err == "0 errors, 0 warnings\n"
 
 
-@pytest.mark.parametrize("what", ["nowhere.json", "no_such_module:team", "json:dumps", "tinygen:RoundRobinGroupChat"])
+@pytest.mark.parametrize(
+    "what",
+    ["nowhere.json", "no_such_module:team", "json:dumps", "tinygen:RoundRobinGroupChat", ".here:team", "json:nothing"],
+)
 def test_what_is_no_team_is_said_in_one_line(what: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", what]) == 1
     captured = capsys.readouterr()
@@ -131,9 +150,43 @@ def test_what_is_no_team_is_said_in_one_line(what: str, capsys: pytest.CaptureFi
     assert "Traceback" not in captured.err
 
 
+def test_a_name_that_a_module_does_not_have_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "tinygen.__main__:demo_tem"]) == 1
+    assert "there is no 'demo_tem' in 'tinygen.__main__'; did you mean 'demo_team'?" in capsys.readouterr().out
+
+
+def test_a_program_to_check_is_told_how_to_name_its_team(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "app/teams.py"]) == 1
+    assert "as in app.teams:team" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("source", "word"),
+    [("import sys; sys.exit(0)", "ended the program"), ("import os; os.chdir('/'); team = 5", "is 5; expected a team")],
+)
+def test_what_a_module_does_when_imported_is_no_answer(
+    source: str, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = f"program_{abs(hash(source))}"
+    (tmp_path / f"{name}.py").write_text(source)
+
+    assert main(["check", f"{name}:team"]) == 1
+    assert word in capsys.readouterr().out
+
+
+def test_names_in_what_is_found_cannot_command_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    sys.modules["program_evil"] = SimpleNamespace(team=RoundRobinGroupChat([agent("a")], name="x\x1b[2J"))  # type: ignore[assignment]
+
+    main(["check", "program_evil:team"])
+
+    assert capsys.readouterr().out.startswith("error: x\\x1b[2J: nothing ends it")
+
+
 def test_a_document_that_is_no_component_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "team.json"
-    file.write_text('{"provider": "nonsense.Team", "config": {}}')
+    for content in (b'{"provider": "nonsense.Team", "config": {}}', b'{"provider": "\xe9"}', b"[" * 99_999):
+        file.write_bytes(content)
 
-    assert main(["check", str(file)]) == 1
-    assert capsys.readouterr().out.startswith("error: ")
+        assert main(["check", str(file)]) == 1
+        assert capsys.readouterr().out.startswith("error: ")

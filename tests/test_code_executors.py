@@ -195,6 +195,26 @@ async def test_cancelling_kills_all_that_runs_and_raises(by: str, tmp_path: Path
     assert [file.name for file in tmp_path.iterdir()] == ["begun"]
 
 
+@linux
+async def test_what_code_within_code_started_ends_with_the_outer_one(tmp_path: Path) -> None:
+    # the trap: a process that an inner executor started is in a session, and had a mark, of its own
+    os.mkfifo(tmp_path / "begun")
+    code = (
+        f"import asyncio, sys\nsys.path[:] = {sys.path}\nfrom tinygen import *\n"
+        f"inner = LocalCommandLineCodeExecutor(work_dir={str(tmp_path)!r})\n"
+        "block = CodeBlock('echo $$ > begun; sleep 60', 'sh')\n"
+        "asyncio.run(inner.execute_code_blocks([block], CancellationToken()))\n"
+    )
+    running = asyncio.ensure_future(execute(("python", code)))
+    pid = await asyncio.to_thread((tmp_path / "begun").read_text)
+
+    running.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert ended(int(pid))
+
+
 async def test_a_token_that_is_cancelled_already_lets_nothing_begin(tmp_path: Path) -> None:
     token = CancellationToken()
     token.cancel()
@@ -322,6 +342,14 @@ async def test_files_without_a_name_are_removed_unless_they_shall_stay(tmp_path:
     await execute(("sh", "true"), work_dir=tmp_path, cleanup_temp_files=cleanup)
 
     assert len([each for each in tmp_path.iterdir() if each.suffix == ".sh"]) == (0 if cleanup else 1)
+
+
+async def test_code_that_makes_its_own_file_a_directory_fails_nobody(tmp_path: Path) -> None:
+    code = "import os; os.unlink(__file__); os.mkdir(__file__); print('made')"
+
+    result = await execute(("python", code), work_dir=tmp_path)
+
+    assert (result.exit_code, result.output) == (0, "made\n")
 
 
 def workspace(tmp_path: Path) -> tuple[Path, Path]:

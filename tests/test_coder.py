@@ -230,6 +230,30 @@ async def test_with_a_model_the_approver_sees_the_whole_conversation() -> None:
     assert [message.content for message in requests[0].context] == ["q", PYTHON]
 
 
+@pytest.mark.parametrize("answer", ["no", "false", 0, None])
+async def test_an_approval_that_is_neither_true_nor_false_is_none(answer: Any) -> None:
+    # the trap: what a person typed, passed on as it is, is always true
+    executor = Script()
+    coder = agent(executor=executor, approval_func=lambda _: ApprovalResponse(approved=answer, reason=""))
+
+    with pytest.raises(ConfigError, match="for approved, which must be True or False"):
+        await coder.run(task=PYTHON)
+
+    assert executor.asked == []
+
+
+async def test_code_cannot_end_the_block_in_which_it_is_shown_to_an_approver() -> None:
+    shown: list[str] = []
+
+    def approve(request: ApprovalRequest) -> ApprovalResponse:
+        shown.append(request.code)
+        return allow(request)
+
+    await agent(approval_func=approve).run(task="````python\nx = 1\n```\n````")
+
+    assert shown == ["````python\nx = 1\n```\n````"]
+
+
 async def test_an_approver_that_answers_nonsense_is_named() -> None:
     with pytest.raises(ConfigError, match=r"agent 'cx' .* got 'yes' from its approval_func"):
         await agent(approval_func=lambda request: "yes").run(task=PYTHON)

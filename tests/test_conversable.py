@@ -20,6 +20,7 @@ from tinygen import (
     LocalCommandLineCodeExecutor,
     StateError,
     TaskResult,
+    TextMessage,
     suspend,
 )
 
@@ -184,6 +185,12 @@ async def test_how_often_it_replied_is_part_of_its_state() -> None:
         await twin.load_state({"type": "ConversableProxyState", "version": "1.0.0"})
 
 
+@pytest.mark.parametrize("message", [None, ["hello"], TextMessage(content="hello", source="x")])
+async def test_what_a_chat_begins_with_must_be_text(message: Any) -> None:
+    with pytest.raises(ConfigError, match="message must be text"):
+        await proxy().initiate_chat(speaker("bot"), message=message)
+
+
 async def test_closing_it_stops_the_executor() -> None:
     executor = Fine()
     await proxy(code_executor=executor).close()
@@ -194,7 +201,11 @@ async def test_closing_it_stops_the_executor() -> None:
 
 @pytest.mark.parametrize(
     ("options", "problem"),
-    [({"human_input_mode": "SOMETIMES"}, "ALWAYS, TERMINATE, NEVER"), ({"max_consecutive_auto_reply": -1}, "from 0")],
+    [
+        ({"human_input_mode": "SOMETIMES"}, "ALWAYS, TERMINATE, NEVER"),
+        ({"max_consecutive_auto_reply": -1}, "from 0"),
+        ({"is_termination_msg": "TERMINATE"}, "must be a function of a message"),
+    ],
 )
 def test_wrong_arguments_of_a_proxy_are_refused(options: dict[str, Any], problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):

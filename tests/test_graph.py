@@ -26,6 +26,7 @@ from tinygen import (
     DiGraphEdge,
     EncodeError,
     FunctionalTermination,
+    FunctionCall,
     GraphFlow,
     MaxMessageTermination,
     ReplayChatCompletionClient,
@@ -33,14 +34,17 @@ from tinygen import (
     Response,
     RoundRobinGroupChat,
     RunLimits,
+    SocietyOfMindAgent,
     StateError,
     TaskResult,
+    TeamTool,
     TextMentionTermination,
     TextMessage,
     UserProxyAgent,
     register_component,
     suspend,
 )
+from tinygen.runner import TaskRunner
 
 COMPLETE = "Digraph execution is complete"
 Words = dict[str, Sequence[str]]
@@ -643,3 +647,35 @@ async def test_without_conditions_and_loops_everybody_who_can_speak_speaks_once(
     spoken = order(await team(it).run(task="q")).split()
     silent = {finding.node for finding in it.problems()}
     assert sorted(spoken) == sorted(set(it.nodes) - silent)
+
+
+# --- in other teams
+
+
+class Late(Counter):
+    """Speaks only when somebody else has been asked."""
+
+    asked: asyncio.Event
+
+    async def on_messages(self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken) -> Response:
+        if self.name == "slow":
+            await self.asked.wait()
+        self.asked.set()
+        return await super().on_messages(messages, cancellation_token)
+
+
+@pytest.mark.parametrize("within", ["team", "society", "tool"])
+async def test_what_is_said_side_by_side_within_is_in_the_result_in_the_order_of_the_graph(within: str) -> None:
+    Late.asked = asyncio.Event()
+    inner = GraphFlow([Late("slow"), Late("fast")], graph(nodes="slow fast"), name="inner")
+    model = ReplayChatCompletionClient([[FunctionCall("1", '{"task": "x"}', "inner")], "done"])
+    outer: dict[str, TaskRunner] = {
+        "team": RoundRobinGroupChat([inner], max_turns=1),
+        "society": SocietyOfMindAgent("som", inner, ReplayChatCompletionClient(["done"])),
+        "tool": AssistantAgent("a", model, tools=[TeamTool(inner, "inner", "d")], reflect_on_tool_use=True),
+    }
+    items = [item async for item in outer[within].run_stream(task="q")]
+    live = [item.source for item in items if isinstance(item, TextMessage)]
+    lasting = [item.source for item in items[-1].messages if isinstance(item, TextMessage)]
+    assert live.index("fast") < live.index("slow")
+    assert lasting.index("slow") < lasting.index("fast")

@@ -268,6 +268,15 @@ async def test_team_events_name_who_is_chosen() -> None:
     assert [(event.source, event.content) for event in chosen] == [(CHIEF, ["b"])]  # type: ignore[attr-defined]
 
 
+async def test_a_ledger_in_words_and_fences_is_found_however_many_there_are() -> None:
+    # the trap: a search that goes back for every fence takes minutes, and no limit can interrupt it
+    hostile = "```{" * 50_000 + "}" * 50_000
+
+    result = await lead(hostile, f"so {{x}}:\n```json\n{ledger('b')}\n```\n}}", DONE, "42").run(task="x")
+
+    assert lines(result)[-2:] == ["b: b 1", f"{CHIEF}: 42"]
+
+
 # --- all kinds of messages and members
 
 

@@ -202,6 +202,21 @@ async def test_a_person_behind_a_filter_can_be_asked_later() -> None:
         assert [m.source for m in (await team.run(task="go")).messages] == ["user", "a", "desk", "desk"]
 
 
+async def test_attributes_of_ones_own_go_back_with_a_turn_that_is_suspended() -> None:
+    class Counting(MessageFilterAgent):
+        turns = 0
+
+        async def on_messages_stream(self, messages: Any, cancellation_token: Any) -> Any:
+            self.turns += 1
+            async for item in super().on_messages_stream(messages, cancellation_token):
+                yield item
+
+    agent = Counting("desk", UserProxyAgent("person", input_func=suspend), only(of("user")))
+    agent.answer((await agent.run(task="go")).pending[0].id, "yes")
+    await agent.run(task="go")
+    assert agent.turns == 1
+
+
 async def test_the_turn_of_a_wrapped_opaque_agent_is_one_effect() -> None:
     class Dice(Counter):
         opaque = True

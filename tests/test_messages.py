@@ -25,9 +25,12 @@ from tinygen import (
     RequestUsage,
     StopMessage,
     StructuredMessage,
+    SystemMessage,
     TaskResult,
     TextMessage,
     UserMessage,
+    content_to_str,
+    remove_images,
 )
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
@@ -161,6 +164,9 @@ def test_pictures_keep_their_bytes() -> None:
     message = MultiModalMessage(content=["see", picture], source="u")
     assert MultiModalMessage.load(message.dump()) == message
     assert (message.to_text(), message.to_model_text()) == ("see\n<image>", "see\n[image]")
+    assert (content_to_str(message.content), content_to_str("see")) == ("see\n<image>", "see")
+    seen, said = UserMessage(content=["see", picture], source="u"), SystemMessage(content="look")
+    assert remove_images([said, seen]) == [said, UserMessage(content="see\n<image>", source="u")]
 
 
 @pytest.mark.parametrize(

@@ -172,12 +172,101 @@ def test_the_command_fails_when_something_is_left(tmp_path: Path, capsys: pytest
 
 
 def test_what_to_use_instead_is_said_where_there_is_something(tmp_path: Path) -> None:
-    source = "from autogen_agentchat.state import TeamState\nfrom autogen_core import ComponentBase\n"
+    _, left = migrated(tmp_path, "from autogen_core.code_executor import with_requirements\n")
 
-    _, left = migrated(tmp_path, source)
+    assert "(code executors take plain functions, which import what they need)" in left[0][1]
 
-    assert "(states are plain JSON data of the same shapes)" in left[0][1]
-    assert "(Component alone is enough)" in left[1][1]
+
+def test_parts_of_a_component_become_whole_ones(tmp_path: Path) -> None:
+    after, left = migrated(tmp_path, "from autogen_core import Component, ComponentBase, ComponentLoader\n")
+
+    assert after == "from tinygen import Component, ComponentBase, ComponentBase as ComponentLoader\n"
+    assert left == []
+
+
+NAMES = {  # of AutoGen 0.7.5, by module
+    "autogen_core": (
+        "Agent AgentId AgentProxy AgentMetadata AgentRuntime BaseAgent CacheStore InMemoryStore CancellationToken "
+        "AgentInstantiationContext TopicId Subscription MessageContext AgentType SubscriptionInstantiationContext "
+        "MessageHandlerContext MessageSerializer try_get_known_serializers_for_type UnknownPayload Image RoutedAgent "
+        "ClosureAgent ClosureContext message_handler event rpc FunctionCall TypeSubscription DefaultSubscription "
+        "DefaultTopicId default_subscription type_subscription TypePrefixSubscription JSON_DATA_CONTENT_TYPE "
+        "PROTOBUF_DATA_CONTENT_TYPE SingleThreadedAgentRuntime ROOT_LOGGER_NAME EVENT_LOGGER_NAME TRACE_LOGGER_NAME "
+        "Component ComponentBase ComponentFromConfig ComponentToConfig ComponentLoader ComponentSchemaType "
+        "ComponentModel ComponentType is_component_class is_component_instance DropMessage InterventionHandler "
+        "DefaultInterventionHandler trace_create_agent_span trace_invoke_agent_span trace_tool_span"
+    ),
+    "autogen_core.exceptions": (
+        "CantHandleException UndeliverableException MessageDroppedException NotAccessibleError"
+    ),
+    "autogen_core.logging": (
+        "LLMCallEvent LLMStreamStartEvent LLMStreamEndEvent ToolCallEvent MessageEvent MessageDroppedEvent "
+        "MessageHandlerExceptionEvent AgentConstructionExceptionEvent MessageKind DeliveryStage"
+    ),
+    "autogen_core.models": (
+        "ChatCompletionClient SystemMessage UserMessage AssistantMessage FunctionExecutionResult "
+        "FunctionExecutionResultMessage CreateResult ChatCompletionTokenLogprob LLMMessage RequestUsage TopLogprob "
+        "FinishReasons ModelFamily ModelInfo ModelCapabilities validate_model_info"
+    ),
+    "autogen_core.model_context": (
+        "ChatCompletionContext ChatCompletionContextState UnboundedChatCompletionContext "
+        "BufferedChatCompletionContext TokenLimitedChatCompletionContext HeadAndTailChatCompletionContext"
+    ),
+    "autogen_core.memory": "Memory MemoryContent MemoryQueryResult UpdateContextResult MemoryMimeType ListMemory",
+    "autogen_core.tools": (
+        "Tool StreamTool ToolSchema ParametersSchema BaseTool BaseToolWithState BaseStreamTool Workbench FunctionTool "
+        "StaticWorkbench StaticStreamWorkbench ToolResult TextResultContent ImageResultContent ToolOverride"
+    ),
+    "autogen_core.tool_agent": (
+        "ToolAgent ToolException ToolNotFoundException InvalidToolArgumentsException ToolExecutionException "
+        "tool_agent_caller_loop"
+    ),
+    "autogen_core.code_executor": (
+        "CodeBlock CodeResult Alias ImportFromModule FunctionWithRequirements FunctionWithRequirementsStr Import "
+        "CodeExecutor with_requirements"
+    ),
+    "autogen_core.utils": "schema_to_pydantic_model extract_json_from_str",
+    "autogen_agentchat": "EVENT_LOGGER_NAME TRACE_LOGGER_NAME",
+    "autogen_agentchat.agents": (
+        "BaseChatAgent AssistantAgent CodeExecutorAgent SocietyOfMindAgent UserProxyAgent MessageFilterAgent "
+        "MessageFilterConfig PerSourceFilter ApprovalRequest ApprovalResponse ApprovalFuncType"
+    ),
+    "autogen_agentchat.base": (
+        "ChatAgent Response Team TerminatedException TerminationCondition AndTerminationCondition "
+        "OrTerminationCondition TaskResult TaskRunner Handoff"
+    ),
+    "autogen_agentchat.conditions": (
+        "StopMessageTermination MaxMessageTermination TextMentionTermination TokenUsageTermination "
+        "HandoffTermination TimeoutTermination ExternalTermination SourceMatchTermination TextMessageTermination "
+        "FunctionCallTermination FunctionalTermination"
+    ),
+    "autogen_agentchat.messages": (
+        "BaseMessage BaseChatMessage BaseTextChatMessage BaseAgentEvent TextMessage MultiModalMessage StopMessage "
+        "HandoffMessage ToolCallSummaryMessage StructuredMessage ToolCallRequestEvent ToolCallExecutionEvent "
+        "CodeGenerationEvent CodeExecutionEvent UserInputRequestedEvent MemoryQueryEvent "
+        "ModelClientStreamingChunkEvent ThoughtEvent SelectSpeakerEvent SelectorEvent ChatMessage AgentEvent "
+        "MessageFactory StructuredMessageFactory"
+    ),
+    "autogen_agentchat.state": (
+        "BaseState AssistantAgentState BaseGroupChatManagerState ChatAgentContainerState RoundRobinManagerState "
+        "SelectorManagerState SwarmManagerState MagenticOneOrchestratorState TeamState SocietyOfMindAgentState"
+    ),
+    "autogen_agentchat.teams": (
+        "BaseGroupChat RoundRobinGroupChat SelectorGroupChat Swarm MagenticOneGroupChat GraphFlow DiGraphBuilder "
+        "DiGraph DiGraphNode DiGraphEdge"
+    ),
+    "autogen_agentchat.tools": "AgentTool TeamTool",
+    "autogen_agentchat.ui": "Console UserInputManager",
+    "autogen_agentchat.utils": "content_to_str remove_images",
+}
+
+
+@pytest.mark.parametrize("module", NAMES)
+def test_every_name_of_autogens_is_here_or_has_a_word_on_what_to_do(tmp_path: Path, module: str) -> None:
+    _, left = migrated(tmp_path, f"from {module} import {', '.join(NAMES[module].split())}\n")
+
+    assert [problem for _, problem in left if " has no counterpart here (" not in problem] == []
+    assert not left or module.startswith("autogen_core")
 
 
 def test_what_is_logged_otherwise_is_noted_with_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

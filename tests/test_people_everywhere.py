@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ from tinygen import (
     FunctionExecutionResultMessage,
     GraphFlow,
     HandoffMessage,
+    MagenticOneGroupChat,
     MessageFilterAgent,
     MessageFilterConfig,
     PerSourceFilter,
@@ -100,6 +102,17 @@ def transfer(request: ReplayRequest) -> Any:
     return "thanks" if request.messages[-1].source == "user" and len(request.messages) > 2 else HAND_OVER  # type: ignore[union-attr]
 
 
+def leading(request: ReplayRequest) -> str:
+    """A model that lets everybody speak in turn."""
+    if request.json_output is None:
+        return "thoughts"
+    names = re.search(r"One of: (.*)", str(request.messages[-1].content))[1].split(", ")  # type: ignore[index]
+    judged = {key: {"reason": "", "answer": key.endswith("made")} for key in JUDGED}
+    said = {"reason": "", "answer": names[len(request.messages) // 2 % len(names)]}
+    return json.dumps({**judged, "next_speaker": said, "instruction_or_question": {"reason": "", "answer": "go on"}})
+
+
+JUDGED = ["is_request_satisfied", "is_in_loop", "is_progress_being_made"]
 HAND_OVER = [FunctionCall("1", "{}", "transfer_to_user")]
 
 
@@ -156,6 +169,14 @@ PLACES: dict[str, Callable[[Person], TaskRunner]] = {
         max_turns=3,
     ),
     "swarm": swarm,
+    "magentic": lambda person: MagenticOneGroupChat(
+        [Teller("a"), person("user"), society(team(person("ann"), turns=1))],
+        ReplayChatCompletionClient(leading),
+        max_turns=4,
+    ),
+    "graph in a magentic team": lambda person: MagenticOneGroupChat(
+        [graph(person("user"), Teller("b")), Teller("c")], ReplayChatCompletionClient(leading), max_turns=2
+    ),
 }
 
 

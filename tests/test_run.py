@@ -372,3 +372,18 @@ async def test_an_unread_handle_keeps_no_endless_list_of_events() -> None:
     handle = RoundRobinGroupChat([Counter("a")], max_turns=UNREAD).start(task="x")
     await handle
     assert len(handle._events.items) <= UNREAD
+
+
+async def test_a_paused_run_that_is_dropped_leaves_no_trace_where_it_is_collected() -> None:
+    team = RoundRobinGroupChat([Counter("a")], max_turns=2)
+    handle = team.start(task="x")
+    handle.pause()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    loop = asyncio.get_running_loop()
+    told, handler = [], loop.get_exception_handler()
+    loop.set_exception_handler(lambda loop, context: told.append(context))  # asyncio says that a task was dropped
+    del handle, team
+    gc.collect()
+    loop.set_exception_handler(handler)
+    assert current_scope() is None

@@ -259,6 +259,13 @@ async def test_a_limit_of_the_run_holds_inside() -> None:
     assert (await agent.run(task="go", limits=RunLimits(model_calls=1))).stop_reason
 
 
+async def test_a_limit_that_is_reached_while_it_passes_on_what_is_said_ends_the_team_inside() -> None:
+    outer = RoundRobinGroupChat([society()], max_turns=1)
+    result = await outer.run(task="go", limits=RunLimits(messages=2))
+    assert (texts(result), result.stop_reason) == (["user: go", "p: p"], "limit reached: messages (2 of 2)")
+    assert texts(await outer.run(task="again")) == ["user: again", "p: p", "q: q", "som: answer"]
+
+
 async def test_pausing_the_outer_team_pauses_the_team_inside() -> None:
     paused: list[str] = []
 
@@ -283,6 +290,20 @@ async def test_a_team_at_work_in_a_society_cannot_be_run_by_somebody_else() -> N
         if getattr(item, "source", "") == "p":
             with pytest.raises(RuntimeError, match="already running"):
                 await inner.run(task="mine")
+
+
+async def test_a_society_whose_turn_is_one_effect_takes_its_team_along() -> None:
+    class Whole(SocietyOfMindAgent):
+        opaque = True
+
+    class Pair(RoundRobinGroupChat):
+        async def select_speakers(self, thread: Any) -> list[str]:
+            return ["som", "user"]
+
+    whole = Whole("som", RoundRobinGroupChat([speaker("p")], max_turns=1), ReplayChatCompletionClient(["answer"]))
+    team = Pair([whole, UserProxyAgent("user", input_func=suspend)], max_turns=1)
+    team.answer((await team.run(task="go")).pending[0].id, "yes")
+    assert texts(await team.run(task="go")) == ["user: go", "p: p", "som: answer", "user: yes"]
 
 
 async def test_a_question_inside_suspends_and_the_answer_goes_on() -> None:
@@ -310,7 +331,7 @@ async def test_outside_of_a_run_a_question_inside_is_raised() -> None:
     ("arguments", "problem"),
     [
         ({"team": "x"}, "team of 'som' must be a team, not 'x'"),
-        ({"model_client": "x"}, "model_client of 'som' must be a ChatCompletionClient"),
+        ({"model_client": "x"}, "model_client must be a ChatCompletionClient"),
     ],
 )
 def test_wrong_constructor_arguments_are_refused(arguments: dict[str, Any], problem: str) -> None:

@@ -12,10 +12,13 @@ from agents_for_tests import Counter, speaker
 from tinygen import (
     AssistantAgent,
     BaseStreamTool,
+    BaseToolWithState,
     ConfigError,
     FunctionCall,
     FunctionExecutionResultMessage,
+    ListMemory,
     MaxMessageTermination,
+    MemoryContent,
     ReplayChatCompletionClient,
     ReplayRequest,
     RoundRobinGroupChat,
@@ -394,3 +397,63 @@ async def test_a_suspended_run_is_not_lost_when_its_runtime_does_not_run() -> No
     runtime.start()
     assert (await team.run(task="go")).messages[-1].to_text() == "yes"
     await runtime.stop_when_idle()
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["same object", "another process's object"])
+async def test_a_memory_that_was_added_to_before_the_question_does_not_change_what_was_asked(elsewhere: bool) -> None:
+    class Notes(ListMemory):
+        async def remember(self, text: str) -> str:
+            """Remembers."""
+            await self.add(MemoryContent(content=text, mime_type="text/plain"))
+            return "noted"
+
+    calls = [FunctionCall("1", '{"text": "rain"}', "remember")], [FunctionCall("2", '{"action": "x"}', "approved")]
+
+    def make() -> AssistantAgent:
+        notes, model = Notes(), ReplayChatCompletionClient([*calls] if not elsewhere or not made else [])
+        made.append(notes)
+        return AssistantAgent("a", model, tools=[notes.remember, approved], memory=[notes], max_tool_iterations=2)
+
+    made: list[Notes] = []
+    agent = make()
+    result = await agent.run(task="go")
+    if elsewhere:
+        document, agent = json.dumps(await agent.save_state()), make()
+        await agent.load_state(json.loads(document))
+    agent.answer(result.pending[0].id, "yes")
+    assert (await agent.run(task="go")).messages[-1].to_text() == "noted\nx: yes"
+    assert [note.content for note in made[-1].content] == ["rain"]
+
+
+async def test_a_reset_before_the_question_does_not_take_from_tools_what_they_learnt_after_it() -> None:
+    class Tally(BaseToolWithState[dict, int, dict]):  # type: ignore[type-arg]
+        def __init__(self) -> None:
+            super().__init__(dict, int, dict, "tally", "Counts.")
+            self.total = 0
+
+        async def run(self, args: Any, cancellation_token: Any) -> int:
+            self.total += 1
+            return self.total
+
+        def save_state(self) -> Any:
+            return {"total": self.total}
+
+        def load_state(self, state: Any) -> None:
+            self.total = state["total"]
+
+        async def reset_state(self) -> None:
+            self.total = 0
+
+    class Fresh(RoundRobinGroupChat):
+        async def conduct(self, floor: Any) -> list[str]:
+            if not floor.turns:
+                await floor.start_over()
+            return ["a", "user"]
+
+    tally = Tally()
+    agent = AssistantAgent("a", ReplayChatCompletionClient([[FunctionCall("1", "{}", "tally")]]), tools=[tally])
+    team = Fresh([agent, UserProxyAgent("user", input_func=suspend)], max_turns=1)
+    question = (await team.run(task="go")).pending[0]
+    team.answer(question.id, "yes")
+    assert [text for _, _, text in said(await team.run(task="go"))][-1] == "yes"
+    assert tally.total == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -223,6 +224,21 @@ async def test_a_swarm_takes_its_turn_in_another_team() -> None:
     assert said(await team.run(task="go"))[2:] == [("c", "c 1"), ("b", "b"), ("b", "b")]
 
 
+async def test_handoffs_among_the_others_are_none_for_a_swarm_within() -> None:
+    inner = Swarm([member("p", "p says", "p again")], name="inner", max_turns=1)
+    outer = Swarm([member("a", to("inner"), handoffs=["inner"]), inner, member("b")], max_turns=3)
+    assert said(await outer.run(task="go")) == [("a", "-> inner"), ("p", "p says"), ("p", "p again")]
+    chain = RoundRobinGroupChat([member("a", to("b")), Swarm([member("p", "p says")], max_turns=1)], max_turns=2)
+    assert said(await chain.run(task="go")) == [("a", "-> b"), ("p", "p says")]
+
+
+async def test_a_person_in_a_team_within_is_asked_plainly_when_others_hand_over() -> None:
+    person = UserProxyAgent("ann", input_func=lambda prompt: prompt)
+    inner = RoundRobinGroupChat([person], name="inner", max_turns=1)
+    outer = Swarm([member("a", to("inner"), handoffs=["inner"]), inner], max_turns=2)
+    assert said(await outer.run(task="go"))[-1] == ("ann", "Enter your response: ")
+
+
 async def test_a_member_that_raises_is_named_with_its_turn_and_has_its_turn_again() -> None:
     failing = Failing("b", ValueError("broken"))
     team = Swarm([member("a", to("b")), failing], max_turns=2)
@@ -369,3 +385,22 @@ async def test_a_turn_that_waits_for_a_person_is_taken_again_by_the_same_member(
     later.answer(question.id, "507811")
     result = await later.run(task="go")
     assert [message.to_text() for message in result.messages[-2:]] == ["507811", "thanks"]
+
+
+async def test_a_handoff_to_nobody_known_ends_the_run_elsewhere_too() -> None:
+    def make() -> Swarm:
+        return Swarm([member("a", to("user"), "never said")])
+
+    here, there = make(), make()
+    handle = here.start(task="go")
+    async for event in handle:
+        if event.name == "HandoffMessage":
+            handle.pause()
+            break
+    while here._turn == 0:
+        await asyncio.sleep(0)
+    await there.load_state(json.loads(json.dumps(await here.save_state())))
+    handle.resume()
+    rest, whole = await there.run(), await handle
+    assert (said(rest), rest.stop_reason) == ([], whole.stop_reason)
+    assert "left_to" not in (await here.save_state())["agent_states"]["SwarmGroupChatManager"]

@@ -268,6 +268,12 @@ def test_two_members_of_one_name_are_refused() -> None:
         RoundRobinGroupChat([Counter("a"), Counter("a")])
 
 
+def test_a_member_with_the_name_of_the_manager_is_refused() -> None:
+    # its state would stand in the place of the manager's
+    with pytest.raises(ConfigError, match="keeps the name 'RoundRobinGroupChatManager' for itself"):
+        RoundRobinGroupChat([Counter("RoundRobinGroupChatManager")])
+
+
 @pytest.mark.parametrize("task", [[], 5, [1], {"a": 1}])
 async def test_a_task_of_another_kind_is_refused(task: Any) -> None:
     with pytest.raises(ConfigError, match="task"):

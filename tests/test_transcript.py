@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 
+import pytest
+
 from tinygen import (
     AssistantAgent,
+    FunctionCall,
     FunctionExecutionResult,
     HandoffMessage,
     Image,
@@ -14,6 +17,7 @@ from tinygen import (
     RequestUsage,
     RoundRobinGroupChat,
     TaskResult,
+    TeamTool,
     TextMessage,
     ToolCallExecutionEvent,
     UserProxyAgent,
@@ -58,6 +62,17 @@ async def test_what_a_nested_team_says_is_indented() -> None:
     assert "\n> **pat**\n>\n> yes\n" in result.to_markdown()
 
 
+async def test_the_members_of_a_team_that_is_a_tool_stand_under_its_call_with_their_task() -> None:
+    deepest = RoundRobinGroupChat([speaker("pat", "yes")], name="deepest", max_turns=1)
+    crew = RoundRobinGroupChat([speaker("ann", "so?"), deepest], name="crew", max_turns=2)
+    call = FunctionCall("1", '{"task": "look"}', "crew")
+    boss = AssistantAgent("boss", ReplayChatCompletionClient([[call]]), tools=[TeamTool(crew, "crew", "A crew.")])
+
+    result = await boss.run(task="hi")
+
+    assert 'crew({"task": "look"})\n  user: look\n  ann: so?\n    pat: yes\nboss is told' in str(result)
+
+
 def test_calls_results_and_handoffs_are_told_as_what_they_are() -> None:
     failed = FunctionExecutionResult(content="no disk", name="save", call_id="1", is_error=True)
     result = said(
@@ -69,9 +84,10 @@ def test_calls_results_and_handoffs_are_told_as_what_they_are() -> None:
 
 
 def test_nothing_in_a_printed_result_can_command_a_terminal() -> None:
-    result = said(TextMessage(content="\x1b[2Jboo", source="ann"))
+    result = said(TextMessage(content="\x1b[2Jboo", source="ann\nbob"))
 
-    assert str(result).startswith("ann: \\x1b[2Jboo\n")
+    assert str(result).startswith("ann bob: \\x1b[2Jboo\n")
+    assert result.to_markdown().startswith("**ann bob**\n\n\\x1b[2Jboo\n")
 
 
 def test_no_tool_can_end_its_code_block_in_markdown() -> None:
@@ -79,6 +95,22 @@ def test_no_tool_can_end_its_code_block_in_markdown() -> None:
     text = said(ToolCallExecutionEvent(content=[answer], source="ann")).to_markdown()
 
     assert "\n````\nread: ```\n# a heading\n````\n" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "closed"),
+    [
+        ("```sh\ncut off", "```sh\ncut off\n```"),
+        ("~~~~\n```\n~~~", "~~~~\n```\n~~~\n~~~~"),
+        ("```\nx\n```", "```\nx\n```"),
+        ("````\n```", "````\n```\n````"),
+        ("``` inline ```", "``` inline ```"),
+    ],
+)
+def test_a_code_block_that_was_cut_off_does_not_swallow_what_others_say(text: str, closed: str) -> None:
+    result = said(TextMessage(content=text, source="ann"), TextMessage(content="next", source="bob"))
+
+    assert result.to_markdown().startswith(f"**ann**\n\n{closed}\n\n**bob**\n")
 
 
 def test_a_picture_is_a_placeholder_unless_pictures_are_asked_for() -> None:
@@ -91,7 +123,8 @@ def test_a_picture_is_a_placeholder_unless_pictures_are_asked_for() -> None:
 async def test_a_suspended_result_says_what_it_waits_for() -> None:
     result = await UserProxyAgent("boss", input_func=suspend).run(task="may I?")
 
-    assert f"-- input required; waiting for boss (input {result.pending[0].id})" in str(result)
+    assert "-- input required; waiting for boss (input: Enter your response) (0 messages" in str(result)
+    assert result.pending[0].id not in str(result)
 
 
 def test_a_result_keeps_its_repr_for_debugging() -> None:

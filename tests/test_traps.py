@@ -1,7 +1,7 @@
 """AutoGen's traps, each with the tests that show that tinygen does not have it.
 
 `TRAPS` says what went wrong there, and by which tests it is held off here; traps whose tests have no better place have
-them below. A trap of teams and graphs is a `test_trap_...` beside its subject.
+them below. Those of the runtime and of teams stand in `trap_table.py`, and so do the pains of AutoGen's users.
 """
 
 from __future__ import annotations
@@ -20,25 +20,35 @@ import pytest
 from agents_for_tests import Counter, speaker
 from tinygen import (
     AgentFailed,
+    AgentId,
     AgentTool,
     AssistantAgent,
+    BaseAgent,
     CancellationToken,
+    DefaultInterventionHandler,
     FunctionCall,
     Handoff,
     ListMemory,
+    MaxMessageTermination,
     MemoryContent,
+    MessageContext,
     ReplayChatCompletionClient,
+    Response,
     RoundRobinGroupChat,
+    SingleThreadedAgentRuntime,
     StaticStreamWorkbench,
     StructuredMessage,
     Suspended,
     Swarm,
+    TaskResult,
     TextMentionTermination,
+    TextMessage,
     TokenUsageTermination,
     ToolResult,
     Workbench,
     effect,
 )
+from trap_table import CORE, PAINS, TEAMS
 
 MESSAGES = {
     "the tool of a handoff is named after its target, whatever characters that has": [
@@ -62,6 +72,9 @@ ASSISTANT = {
     ],
     "the format of a structured answer is lost after tool calls": [
         "test_assistant.py::test_the_format_of_a_structured_answer_is_kept_after_tools"
+    ],
+    "the raw output of a tool is the answer, and nothing says why": [
+        "test_assistant.py::test_an_answer_that_is_what_a_tool_returned_says_so_and_the_log_once"
     ],
     "a summary covers the last iteration only": [
         "test_assistant.py::test_a_summary_covers_every_iteration",
@@ -244,7 +257,8 @@ ENDINGS = {
     ],
 }
 
-TRAPS = MESSAGES | ASSISTANT | AROUND_OTHER_AGENTS | CONDITIONS | PEOPLE | ENDINGS
+HERE = MESSAGES | ASSISTANT | AROUND_OTHER_AGENTS | CONDITIONS | PEOPLE | ENDINGS
+TRAPS = HERE | CORE | TEAMS | PAINS
 
 
 @cache
@@ -259,6 +273,11 @@ def test_each_trap_is_held_off_by_tests_that_exist(trap: str) -> None:
     for name in TRAPS[trap]:
         file, test = name.split("::")
         assert test in functions_in(file), name
+
+
+def test_the_tables_have_no_trap_twice_and_every_pain_that_is_ours() -> None:
+    assert len(TRAPS) == sum(map(len, (HERE, CORE, TEAMS, PAINS)))
+    assert [int(pain.partition(":")[0]) for pain in PAINS] == [*range(1, 15), 17, 18, 19, 20]
 
 
 # --- messages
@@ -286,20 +305,20 @@ async def test_a_team_is_handed_over_to_whatever_its_name() -> None:
 
 
 @dataclass
-class Verdict:
+class Ruling:
     good: bool
 
 
 async def test_a_structured_answer_needs_no_registration_in_a_team() -> None:
     def make() -> RoundRobinGroupChat:
-        judge = AssistantAgent("judge", ReplayChatCompletionClient(['{"good": true}']), output_content_type=Verdict)
+        judge = AssistantAgent("judge", ReplayChatCompletionClient(['{"good": true}']), output_content_type=Ruling)
         inner = RoundRobinGroupChat([judge], max_turns=1, name="inner")
         return RoundRobinGroupChat([inner, speaker("other")], max_turns=2)
 
     first, second = make(), make()
     answer = (await first.run(task="go")).messages[1]
     assert isinstance(answer, StructuredMessage)
-    assert answer.content == Verdict(good=True)
+    assert answer.content == Ruling(good=True)
     await second.load_state(json.loads(json.dumps(await first.save_state())))
     assert await second.save_state() == await first.save_state()
 
@@ -400,6 +419,66 @@ async def test_the_tokens_of_a_streamed_answer_count() -> None:
     writer = AssistantAgent("a", ReplayChatCompletionClient(["one two"] * 9), model_client_stream=True)
     team = RoundRobinGroupChat([writer], termination_condition=TokenUsageTermination(max_total_token=1), max_turns=9)
     assert "token" in str((await team.run(task="go")).stop_reason).lower()
+
+
+# --- teams
+
+
+@pytest.mark.parametrize("make", [lambda: Counter("a"), lambda: RoundRobinGroupChat([Counter("a")], max_turns=1)])
+async def test_a_task_may_be_a_tuple_everywhere(make: Callable[[], Any]) -> None:
+    task = (TextMessage(content="one", source="user"), TextMessage(content="two", source="user"))
+    result = await make().run(task=task)
+    assert [message.to_text() for message in result.messages] == ["one", "two", "a 1"]
+
+
+async def test_one_message_at_most_is_the_task_alone() -> None:
+    team = RoundRobinGroupChat([Counter("a")], termination_condition=MaxMessageTermination(1))
+    assert [message.to_text() for message in (await team.run(task="go")).messages] == ["go"]
+
+
+async def test_what_an_agent_keeps_of_its_messages_stays() -> None:
+    class Keeper(Counter):
+        async def on_messages(self, messages: Any, cancellation_token: CancellationToken) -> Response:
+            self.kept = messages
+            return await super().on_messages(messages, cancellation_token)
+
+    keeper = Keeper("a")
+    await RoundRobinGroupChat([keeper, Counter("b")], max_turns=2).run(task="go")
+    assert [message.to_text() for message in keeper.kept] == ["go"]
+
+
+async def test_a_running_team_is_neither_reset_nor_loaded_into() -> None:
+    team = RoundRobinGroupChat([Counter("a"), Counter("b")], max_turns=4)
+    state = await team.save_state()
+    stream = team.run_stream(task="go")
+    await stream.__anext__()
+    for change in (team.reset, lambda: team.load_state(state)):
+        with pytest.raises(RuntimeError, match="already running"):
+            await change()
+    assert [item.to_text() async for item in stream if not isinstance(item, TaskResult)] == ["a 1", "b 1", "a 2", "b 2"]
+
+
+# --- the runtime
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+async def test_an_intervention_that_returns_nothing_leaves_the_message_as_it_is() -> None:
+    class Forgets(DefaultInterventionHandler):
+        async def on_send(self, message: Any, **about: Any) -> Any:
+            return None
+
+        async def on_response(self, message: Any, **about: Any) -> Any:
+            return None
+
+    class Echo(BaseAgent):
+        async def on_message_impl(self, message: Any, ctx: MessageContext) -> Any:
+            return message
+
+    runtime = SingleThreadedAgentRuntime(intervention_handlers=[Forgets()])
+    await runtime.register_factory("echo", lambda: Echo("echoes"))
+    runtime.start()
+    assert await runtime.send_message("hi", AgentId("echo", "x")) == "hi"
+    await runtime.stop()
 
 
 # --- people

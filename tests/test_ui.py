@@ -166,7 +166,7 @@ async def test_the_stop_reason_and_open_questions_come_last() -> None:
     result = TaskResult(messages=[], stop_reason="suspended", pending=[question], abandoned=["slow_tool"])
 
     assert await printed(end=result) == lines(
-        "Finish reason: suspended", "Waiting for user (input q1): Which one?", "Would not stop: slow_tool"
+        "Finish reason: suspended", "Waiting for user (input: Which one?)", "Would not stop: slow_tool"
     )
 
 

@@ -265,6 +265,12 @@ async def test_a_run_that_was_suspended_tells_of_everything_it_used() -> None:
     assert (usage.cost, usage.model_calls, usage.by_model["m"].calls) == (12, 2, 2)
 
 
+async def test_tokens_of_a_run_that_was_suspended_are_whole_numbers_still() -> None:
+    usage = (await resumed(asks(said("x", 1, 1)), asks())).usage
+
+    assert {type(each) for each in (usage.prompt_tokens, usage.completion_tokens, usage.model_calls)} == {int}
+
+
 async def allowed() -> str:
     """Asks a person."""
 

@@ -19,6 +19,7 @@ from tinygen import (
     FunctionCall,
     FunctionTool,
     ReplayChatCompletionClient,
+    RunLimits,
     StaticStreamWorkbench,
     StaticWorkbench,
     StreamWorkbench,
@@ -103,6 +104,29 @@ async def test_what_a_tool_streams_besides_messages_is_left_out_of_the_run(caplo
         )
     assert (said(result), results(result)) == (["1"], [("done", False)])
     assert "tool 'chatty' said {'percent': 50}, which is neither message nor event" in caplog.text
+
+
+class Endless(Chatty):
+    """Goes on for ever, and never waits."""
+
+    async def run_stream(self, args: Any, cancellation_token: Any) -> Any:
+        while True:
+            yield note("more")
+
+
+@pytest.mark.parametrize("timeout", [None, 30.0])
+async def test_a_stream_that_never_waits_does_not_keep_a_run_from_its_limits(timeout: float | None) -> None:
+    tool = Endless()
+    tool.timeout = timeout
+    result = await agent(StaticStreamWorkbench([tool]), "chatty").run(task="q", limits=RunLimits(messages=9))
+    assert result.stop_reason == "limit reached: messages (9 of 9)"
+
+
+async def test_a_stream_that_never_waits_ends_when_its_time_is_up() -> None:
+    tool = Endless()
+    tool.timeout = 0.05
+    result = await agent(StaticStreamWorkbench([tool]), "chatty").run(task="q")
+    assert results(result) == [("tool 'chatty' did not answer within 0.05 s", True)]
 
 
 async def test_a_summary_covers_the_streams_of_every_iteration() -> None:

@@ -46,11 +46,11 @@ if TYPE_CHECKING:
         LocalCommandLineCodeExecutor as LocalCommandLineCodeExecutor,
     )
     from .coder import (
-        ApprovalRequest as ApprovalRequest, ApprovalResponse as ApprovalResponse,
-        CodeExecutorAgent as CodeExecutorAgent,
+        ApprovalFuncType as ApprovalFuncType, ApprovalRequest as ApprovalRequest,
+        ApprovalResponse as ApprovalResponse, CodeExecutorAgent as CodeExecutorAgent,
     )
     from .component import (
-        Component as Component,
+        Component as Component, ComponentBase as ComponentBase, ComponentType as ComponentType,
     )
     from .conditions import (
         AndTerminationCondition as AndTerminationCondition, ExternalTermination as ExternalTermination,
@@ -127,10 +127,11 @@ if TYPE_CHECKING:
         ThoughtEvent as ThoughtEvent, ToolCallExecutionEvent as ToolCallExecutionEvent,
         ToolCallRequestEvent as ToolCallRequestEvent, ToolCallSummaryMessage as ToolCallSummaryMessage,
         TopLogprob as TopLogprob, UserInputRequestedEvent as UserInputRequestedEvent, UserMessage as UserMessage,
+        content_to_str as content_to_str, remove_images as remove_images,
     )
     from .model_context import (
         BufferedChatCompletionContext as BufferedChatCompletionContext,
-        ChatCompletionContext as ChatCompletionContext,
+        ChatCompletionContext as ChatCompletionContext, ChatCompletionContextState as ChatCompletionContextState,
         HeadAndTailChatCompletionContext as HeadAndTailChatCompletionContext,
         TokenLimitedChatCompletionContext as TokenLimitedChatCompletionContext,
         UnboundedChatCompletionContext as UnboundedChatCompletionContext,
@@ -148,7 +149,7 @@ if TYPE_CHECKING:
         ChatCompletionCache as ChatCompletionCache,
     )
     from .models.families import (
-        ModelFamily as ModelFamily,
+        ModelFamily as ModelFamily, validate_model_info as validate_model_info,
     )
     from .models.faults import (
         FaultyClient as FaultyClient, FaultyHTTPClient as FaultyHTTPClient,
@@ -182,6 +183,10 @@ if TYPE_CHECKING:
     from .monitoring import (
         DeadLetter as DeadLetter, MessageTrace as MessageTrace, RuntimeStatistics as RuntimeStatistics,
     )
+    from .ported import (
+        MessageFactory as MessageFactory, StructuredMessageFactory as StructuredMessageFactory,
+        extract_json_from_str as extract_json_from_str,
+    )
     from .records import (
         Record as Record,
     )
@@ -208,6 +213,14 @@ if TYPE_CHECKING:
     )
     from .society import (
         SocietyOfMindAgent as SocietyOfMindAgent,
+    )
+    from .states import (
+        AssistantAgentState as AssistantAgentState, BaseGroupChatManagerState as BaseGroupChatManagerState,
+        BaseState as BaseState, ChatAgentContainerState as ChatAgentContainerState,
+        MagenticOneOrchestratorState as MagenticOneOrchestratorState,
+        RoundRobinManagerState as RoundRobinManagerState, SelectorManagerState as SelectorManagerState,
+        SocietyOfMindAgentState as SocietyOfMindAgentState, SwarmManagerState as SwarmManagerState,
+        TeamState as TeamState,
     )
     from .swarm import (
         Swarm as Swarm,
@@ -262,8 +275,8 @@ else:
         "cache": "CacheStore InMemoryStore RedisStore SQLiteCacheStore",
         "cancellation": "CancellationToken",
         "code_executors": "CodeExecutor CommandLineCodeResult LocalCommandLineCodeExecutor",
-        "coder": "ApprovalRequest ApprovalResponse CodeExecutorAgent",
-        "component": "Component",
+        "coder": "ApprovalFuncType ApprovalRequest ApprovalResponse CodeExecutorAgent",
+        "component": "Component ComponentBase ComponentType",
         "conditions": (
             "AndTerminationCondition ExternalTermination FunctionCallTermination FunctionalTermination "
             "HandoffTermination MaxMessageTermination OrTerminationCondition SourceMatchTermination "
@@ -298,18 +311,18 @@ else:
             "LLMMessage MemoryContent MemoryQueryEvent ModelClientStreamingChunkEvent MultiModalMessage Pending "
             "RequestUsage Response SelectSpeakerEvent SelectorEvent StopMessage StructuredMessage SystemMessage "
             "TaskResult TextMessage ThoughtChunk ThoughtEvent ToolCallExecutionEvent ToolCallRequestEvent "
-            "ToolCallSummaryMessage TopLogprob UserInputRequestedEvent UserMessage"
+            "ToolCallSummaryMessage TopLogprob UserInputRequestedEvent UserMessage content_to_str remove_images"
         ),
         "model_context": (
-            "BufferedChatCompletionContext ChatCompletionContext HeadAndTailChatCompletionContext "
-            "TokenLimitedChatCompletionContext UnboundedChatCompletionContext"
+            "BufferedChatCompletionContext ChatCompletionContext ChatCompletionContextState "
+            "HeadAndTailChatCompletionContext TokenLimitedChatCompletionContext UnboundedChatCompletionContext"
         ),
         "models": "ChatCompletionClient FinishReasons ModelInfo ParametersSchema ToolSchema create_client",
         "models.anthropic": (
             "AnthropicBedrockChatCompletionClient AnthropicChatCompletionClient AnthropicVertexChatCompletionClient"
         ),
         "models.caching": "ChatCompletionCache",
-        "models.families": "ModelFamily",
+        "models.families": "ModelFamily validate_model_info",
         "models.faults": "FaultyClient FaultyHTTPClient",
         "models.gemini": "GeminiChatCompletionClient",
         "models.ollama": "OllamaChatCompletionClient",
@@ -320,6 +333,7 @@ else:
         "models.responses": "OpenAIResponsesClient",
         "models.wrappers": "FallbackClient LoadBalancingClient",
         "monitoring": "DeadLetter MessageTrace RuntimeStatistics",
+        "ported": "MessageFactory StructuredMessageFactory extract_json_from_str",
         "records": "Record",
         "routed": "ClosureAgent ClosureContext RoutedAgent event message_handler rpc",
         "run": "fan_out run_scope",
@@ -331,6 +345,11 @@ else:
             "try_get_known_serializers_for_type"
         ),
         "society": "SocietyOfMindAgent",
+        "states": (
+            "AssistantAgentState BaseGroupChatManagerState BaseState ChatAgentContainerState "
+            "MagenticOneOrchestratorState RoundRobinManagerState SelectorManagerState SocietyOfMindAgentState "
+            "SwarmManagerState TeamState"
+        ),
         "swarm": "Swarm",
         "task_tools": "AgentTool TeamTool",
         "teams": "BaseGroupChat Floor RoundRobinGroupChat",

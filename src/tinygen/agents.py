@@ -18,13 +18,12 @@ import inspect
 import os
 import sys
 from collections import deque
-from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import copy
 
 from .cancellation import CancellationToken
 from .clock import monotonic, new_id
-from .errors import AgentFailed, AlreadyRunning, ConfigError, DecodeError, StateError, Suspended, TinygenError
+from .errors import AgentFailed, AlreadyRunning, ConfigError, StateError, Suspended, TinygenError
 from .journal import effect, root
 from .messages import (
     BaseAgentEvent,
@@ -34,15 +33,15 @@ from .messages import (
     Response,
     TextMessage,
     UserInputRequestedEvent,
-    UserMessage,
+    remove_images,
 )
 from .records import Record
-from .run import current_scope
+from .run import current_scope, put_in_order
 from .runner import TaskRunner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
     from typing import Any
 
     from .messages import LLMMessage
@@ -91,8 +90,10 @@ class BaseChatAgent(TaskRunner):
         raise NotImplementedError(f"{type(self).__name__} must define produced_message_types")
 
     async def on_messages(self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken) -> Response:
-        """Answer `messages`, which are what is new since the last call."""
-        raise NotImplementedError(f"{type(self).__name__} must define on_messages() or on_messages_stream()")
+        """Answer `messages`, which are what is new since the last call; by the stream if that is what there is."""
+        if type(self).on_messages_stream is BaseChatAgent.on_messages_stream:
+            raise NotImplementedError(f"{type(self).__name__} must define on_messages() or on_messages_stream()")
+        return await last_response(self.on_messages_stream(messages, cancellation_token))
 
     async def on_messages_stream(
         self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken
@@ -109,20 +110,9 @@ class BaseChatAgent(TaskRunner):
         """Forget everything since construction."""
         raise NotImplementedError(f"{type(self).__name__} must define on_reset()")
 
-    async def on_pause(self, cancellation_token: CancellationToken) -> None:
-        """The team it is in was paused."""
-
-    async def on_resume(self, cancellation_token: CancellationToken) -> None:
-        """The team it is in goes on."""
-
     async def save_state(self) -> Mapping[str, Any]:
         """What `load_state` needs to go on elsewhere, as JSON data."""
         return self._save_suspension({"type": "BaseState", "version": "1.0.0"})
-
-    async def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take over a saved state, whole or not at all. Raises `StateError`."""
-        with loading():
-            self._suspension = self._load_suspension(expect_state(state, "BaseState"))
 
     async def reset(self) -> None:
         await self._idle()
@@ -158,19 +148,30 @@ class BaseChatAgent(TaskRunner):
 
         return restore
 
+    def mark_context(self, known: type) -> Undo:
+        """How to go back to what its context holds now; in a subclass of `known`, to its attributes too."""
+        undo_context = self._model_context.checkpoint()  # type: ignore[attr-defined]
+        undo_attributes = self.mark_attributes() if type(self) is not known else None
+
+        async def restore() -> None:
+            if undo_attributes is not None:
+                await undo_attributes()
+            undo_context()
+
+        return restore
+
     async def take_turn(self, messages: Sequence[BaseChatMessage], run: Run) -> Response:
         """Answer `messages` as part of `run`: says there what it says. Raises `AlreadyRunning` in mid-turn."""
-        if self._turn_of is not None and self._turn_of.live:
+        if self._at_work:
             raise AlreadyRunning(self.name)
         self._turn_of = run
-        began = monotonic()
         scope = current_scope()
         if scope is not None:
             scope.agent = self.name
-        told: dict[str, Any] = {}
+        failed: dict[str, Any] = {}
         said = scope.said if scope is not None and scope.run is run else run.messages
         mark = len(said)
-        event = run.tell("agent", "start", self.name, {}) if run.listeners else None
+        event, began = (run.tell("agent", "start", self.name, {}), monotonic()) if run.listeners else (None, 0.0)
         outer = scope.event if scope is not None else None
         if scope is not None and event is not None:
             scope.event = event
@@ -178,17 +179,24 @@ class BaseChatAgent(TaskRunner):
             response = await (self._opaque_turn(messages, run) if self.opaque else self._turn(messages, run.emit))
             run.check()
         except BaseException as failure:
-            told["error.type"] = type(failure).__name__
+            failed["error.type"] = type(failure).__name__
             raise
         finally:
             if self._turn_of is run:
                 self._turn_of = None
             if scope is not None and event is not None:
                 scope.event = outer
-                run.tell("agent", "end", self.name, told, event=event, duration=monotonic() - began)
+                run.tell("agent", "end", self.name, failed, event=event, duration=monotonic() - began)
         put_in_order(said, mark, response.inner_messages or ())
         run.emit(response.chat_message)
         return response
+
+    async def _load(self, state: Mapping[str, Any]) -> None:
+        expect_state(state, "BaseState")
+
+    @property
+    def _at_work(self) -> bool:
+        return self._turn_of is not None and self._turn_of.live
 
     async def _turn(self, messages: Sequence[BaseChatMessage], say: Callable[[Any], None]) -> Response:
         response: Response | None = None
@@ -253,14 +261,6 @@ class BaseChatAgent(TaskRunner):
         return None
 
 
-def put_in_order(said: list[Any], mark: int, inner: Sequence[Any]) -> None:
-    """What was said from `mark` on, side by side perhaps, in the order in which it shall stay."""
-    if len(inner) > 1 and len(said) - mark == len(inner):
-        order = {message.id: at for at, message in enumerate(inner)}
-        if all(message.id in order for message in said[mark:]):
-            said[mark:] = sorted(said[mark:], key=lambda message: order[message.id])
-
-
 class OpaqueTurn(Record):
     """The recorded turn of an opaque agent: what it said, and the state it led to."""
 
@@ -311,9 +311,6 @@ class UserProxyAgent(BaseChatAgent):
     @property
     def produced_message_types(self) -> Sequence[type[BaseChatMessage]]:
         return (TextMessage, HandoffMessage)
-
-    async def on_messages(self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken) -> Response:
-        return await last_response(self.on_messages_stream(messages, cancellation_token))
 
     async def on_messages_stream(
         self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken
@@ -401,16 +398,15 @@ async def last_response(stream: AsyncGenerator[Said, None]) -> Response:
     return response
 
 
+def expect_client(client: Any) -> None:
+    """Raises `ConfigError` for what is no model client."""
+    if not hasattr(client, "create"):
+        raise ConfigError(f"model_client must be a ChatCompletionClient, not {client!r:.80}")
+
+
 def as_seen_by(client: ChatCompletionClient, messages: list[LLMMessage]) -> list[LLMMessage]:
     """What this model can be sent: one without eyes gets a word for each picture."""
-    return messages if client.model_info["vision"] else [_without_images(message) for message in messages]
-
-
-def _without_images(message: LLMMessage) -> LLMMessage:
-    if isinstance(message, UserMessage) and isinstance(message.content, list):
-        text = "\n".join(part if isinstance(part, str) else "<image>" for part in message.content)
-        return UserMessage(content=text, source=message.source)
-    return message
+    return messages if client.model_info["vision"] else remove_images(messages)
 
 
 def current_token() -> CancellationToken:
@@ -421,17 +417,6 @@ def current_token() -> CancellationToken:
 
 def misbehaved(agent: BaseChatAgent, what: str) -> TinygenError:
     return ConfigError(f"agent {agent.name!r} ({type(agent).__name__}) {what}")
-
-
-@contextmanager
-def loading() -> Iterator[None]:
-    """Turn what a codec finds wrong in a state into a `StateError`."""
-    try:
-        yield
-    except StateError:
-        raise
-    except DecodeError as error:
-        raise StateError(error.path, error.problem) from error
 
 
 def expect_states(state: Mapping[str, Any], key: str, number: int) -> list[Any]:

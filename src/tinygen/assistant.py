@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 
-from .agents import BaseChatAgent, as_seen_by, expect_state, expect_states, last_response, loading
+from .agents import BaseChatAgent, as_seen_by, expect_client, expect_state, expect_states
 from .cancellation import CancellationToken
 from .clock import new_id
-from .errors import AlreadyRunning, ConfigError, DecodeError, ProtocolError, Suspended
-from .memory import Memory
+from .errors import ConfigError, DecodeError, ProtocolError, StateError, Suspended, positive_int
+from .journal import effect
+from .memory import Memory, Recalled
 from .messages import (
     AssistantMessage,
     BaseAgentEvent,
@@ -31,9 +33,9 @@ from .messages import (
     ToolCallSummaryMessage,
     UserMessage,
 )
-from .model_context import UnboundedChatCompletionContext
+from .model_context import given_context
 from .models import ask, ask_stream
-from .run import Output, fan_out, settled
+from .run import Output, current_scope, fan_out, settled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from .tools import Tool, Workbench
 
 _log = logging.getLogger("tinygen.agents")
+_hinted = False
 
 STRUCTURED_ATTEMPTS = 3  # how often a model is asked for an answer of the promised shape
 
@@ -117,30 +120,27 @@ class AssistantAgent(BaseChatAgent):
         metadata: dict[str, str] | None = None,
     ) -> None:
         super().__init__(name, description)
-        if type(max_tool_iterations) is not int or max_tool_iterations < 1:
-            raise ConfigError(f"max_tool_iterations must be at least 1, not {max_tool_iterations!r}")
         if not isinstance(memory, (list, tuple, type(None))) or not all(
             isinstance(each, Memory) for each in memory or ()
         ):
             raise ConfigError(f"memory must be a list of Memory objects, not {memory!r:.80}")
-        if not hasattr(model_client, "create"):
-            raise ConfigError(f"model_client must be a ChatCompletionClient, not {model_client!r:.80}")
-        if model_context is not None and not hasattr(model_context, "get_messages"):
-            raise ConfigError(f"model_context must be a ChatCompletionContext, not {model_context!r:.80}")
+        expect_client(model_client)
         _check_format(tool_call_summary_format)
         self._model_client = model_client
         self._system_message = system_message
         self._model_client_stream = model_client_stream
         self._reflect = output_content_type is not None if reflect_on_tool_use is None else reflect_on_tool_use
-        self._max_tool_iterations = max_tool_iterations
+        self._max_tool_iterations = positive_int("max_tool_iterations", max_tool_iterations)
         self._summary_format = tool_call_summary_format
         self._summary_formatter = tool_call_summary_formatter
+        asked = reflect_on_tool_use, tool_call_summary_format, tool_call_summary_formatter, output_content_type
+        self._unasked = max_tool_iterations == 1 and asked == (None, "{result}", None, None)  # nobody chose raw answers
         self._output_type = output_content_type
         self._output_format = output_content_type_format
         self._message_type = None if output_content_type is None else StructuredMessage[output_content_type]  # type: ignore[valid-type]
         self._memory = list(memory or ())
         self._metadata = metadata or {}
-        self._model_context = model_context if model_context is not None else UnboundedChatCompletionContext()
+        self._model_context = given_context(model_context)
         self._instructed: SystemMessage | None = None
         self._toolbox: Toolbox | None = None
         if tools is not None or workbench is not None or handoffs:
@@ -165,9 +165,6 @@ class AssistantAgent(BaseChatAgent):
             types.append(HandoffMessage)
         return types
 
-    async def on_messages(self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken) -> Response:
-        return await last_response(self.on_messages_stream(messages, cancellation_token))
-
     def on_messages_stream(
         self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken
     ) -> AsyncGenerator[Said, None]:
@@ -176,7 +173,7 @@ class AssistantAgent(BaseChatAgent):
     async def on_reset(self, cancellation_token: CancellationToken) -> None:
         await self._model_context.clear()
         if self._toolbox is not None:
-            await self._toolbox.reset()
+            await self._reset_tools(self._toolbox)
         self._suspension = None
 
     async def save_state(self) -> Mapping[str, Any]:
@@ -191,35 +188,25 @@ class AssistantAgent(BaseChatAgent):
             state["memories"] = memories
         return self._save_suspension(state)
 
-    async def load_state(self, state: Mapping[str, Any]) -> None:
-        if self._turn_of is not None and self._turn_of.live:
-            raise AlreadyRunning(self.name)
-        before = await self.save_state()
-        try:
-            await self._load(state)
-        except BaseException:
-            await self._load(before)
-            raise
-
     async def close(self) -> None:
         if self._toolbox is not None:
             await self._toolbox.stop()
 
     async def checkpoint(self) -> Undo:
-        undo_context = self._model_context.checkpoint()  # what tools remember is taken back with their calls
-        undo_attributes = self.mark_attributes() if type(self) is not AssistantAgent else None
-
-        async def restore() -> None:
-            if undo_attributes is not None:
-                await undo_attributes()
-            undo_context()
-
-        return restore
+        return self.mark_context(AssistantAgent)  # what tools remember is taken back with their calls
 
     def _tools(self) -> Toolbox:
         if self._toolbox is None:
             self._toolbox = self._make_toolbox()
         return self._toolbox
+
+    async def _reset_tools(self, toolbox: Toolbox) -> None:
+        """In a run an effect, as their calls are: a turn that is executed again repeats neither."""
+        scope = current_scope()
+        if scope is None or scope.run.ending:
+            await toolbox.reset()
+        else:
+            await effect("reset", {"agent": self.name}, toolbox.reset, name=self.name)
 
     def _make_toolbox(self, tools: Any = None, workbench: Any = None, handoffs: Any = None) -> Toolbox:
         from .toolbox import Toolbox  # an assistant without tools needs none of what comes with it
@@ -233,18 +220,15 @@ class AssistantAgent(BaseChatAgent):
         return self._instructed
 
     async def _load(self, state: Mapping[str, Any]) -> None:
-        with loading():
-            expect_state(state, "AssistantAgentState", "llm_context", "workbenches", "memories")
-            suspension = self._load_suspension(state)
-            if "llm_context" not in state:
-                raise DecodeError("$", "'llm_context' is missing")
-            await self._model_context.load_state(state["llm_context"])
-            if "workbenches" in state:
-                await self._tools().load_state(state["workbenches"])
-            memories = [memory for memory in self._memory if memory.renewable]
-            for memory, saved in zip(memories, expect_states(state, "memories", len(memories))):
-                await memory.load_state(saved)
-            self._suspension = suspension
+        expect_state(state, "AssistantAgentState", "llm_context", "workbenches", "memories")
+        if "llm_context" not in state:
+            raise StateError("$", "'llm_context' is missing")
+        await self._model_context.load_state(state["llm_context"])
+        if "workbenches" in state:
+            await self._tools().load_state(state["workbenches"])
+        memories = [memory for memory in self._memory if memory.renewable]
+        for memory, saved in zip(memories, expect_states(state, "memories", len(memories))):
+            await memory.load_state(saved)
 
 
 class ModelTurn:
@@ -269,23 +253,57 @@ class ModelTurn:
                     await self.context.add_message(known)
             await self.context.add_message(message.to_model_message())
 
-    async def ask(self, correction: Sequence[LLMMessage] = (), **arguments: Any) -> AsyncGenerator[Any, None]:
-        """Chunk events if the agent streams, then the model's answer."""
-        agent = self.agent
-        result: Any = None
-        said = await self.context.get_messages()
-        messages = as_seen_by(agent._model_client, [*self.instructions, *said, *correction])
-        if agent._model_client_stream:
-            async for piece in ask_stream(agent._model_client, messages, cancellation_token=self.token, **arguments):
+    async def ask(self, **arguments: Any) -> CreateResult:
+        """The model's answer; it is asked again if it breaks a promise of shape."""
+        client, correction = self.agent._model_client, None
+        for attempt in range(STRUCTURED_ATTEMPTS):
+            messages = await self._conversation(correction)
+            result = await ask(client, messages, cancellation_token=self.token, **arguments)
+            if (correction := self._correction(result, attempt)) is None:
+                break
+        return result
+
+    async def ask_streaming(self, **arguments: Any) -> AsyncGenerator[Any, None]:
+        """The same with a chunk event for each piece, the answer last."""
+        client, correction = self.agent._model_client, None
+        for attempt in range(STRUCTURED_ATTEMPTS):
+            result: Any = None
+            messages = await self._conversation(correction)
+            async for piece in ask_stream(client, messages, cancellation_token=self.token, **arguments):
                 if isinstance(piece, str):
                     yield self._chunk(piece)
                 else:
                     result = piece
-        else:
-            result = await ask(agent._model_client, messages, cancellation_token=self.token, **arguments)
+            if (correction := self._correction(result, attempt)) is None:
+                break
+        yield result
+
+    async def _conversation(self, correction: Sequence[LLMMessage] | None) -> list[LLMMessage]:
+        messages = [*self.instructions, *await self.context.get_messages(), *(correction or ())]
+        return as_seen_by(self.agent._model_client, messages)
+
+    def _correction(self, result: Any, attempt: int) -> list[LLMMessage] | None:
+        """What to tell the model about its answer; None if that is as it should be. Raises `ProtocolError` at last."""
+        agent = self.agent
         if not isinstance(result, CreateResult):
             raise ProtocolError(f"the model of agent {agent.name!r} gave {result!r:.80} instead of a CreateResult")
-        yield result
+        problem = self._wrong_shape(result)
+        if problem is None:
+            return None
+        if attempt + 1 == STRUCTURED_ATTEMPTS:
+            raise ProtocolError(
+                f"the model of agent {agent.name!r} did not give a valid {agent._output_type.__name__} "
+                f"in {STRUCTURED_ATTEMPTS} attempts: {problem}",
+                partial=str(result.content),
+            )
+        return [
+            AssistantMessage(content=str(result.content), source=agent.name),
+            UserMessage(content=f"This does not have the required form: {problem}. Answer again.", source="user"),
+        ]
+
+    def _wrong_shape(self, result: CreateResult) -> str | None:
+        """What is wrong with the form of an answer that was promised one."""
+        return None
 
     def _said(self, content: str | list[FunctionCall], result: CreateResult) -> AssistantMessage:
         return AssistantMessage(
@@ -333,33 +351,31 @@ class _Turn(ModelTurn):
         if remembered := await self._instruct():
             yield self._inner(MemoryQueryEvent(content=remembered, source=agent.name))
         result: CreateResult
-        for _ in range(agent._max_tool_iterations):
-            async for item in self._ask(offer_tools=True):
-                if isinstance(item, ModelClientStreamingChunkEvent):
-                    yield item
-                else:
-                    result = item
+        for left in range(agent._max_tool_iterations, -1, -1):  # the last time without tools
+            if not left and not agent._reflect:
+                break
+            request = await self._request(offer_tools=left > 0)
+            if agent._model_client_stream:
+                async for item in self.ask_streaming(**request):
+                    if isinstance(item, ModelClientStreamingChunkEvent):
+                        yield item
+                    else:
+                        result = item
+            else:
+                result = await self.ask(**request)
             if thought := self._thought(result):
                 yield thought
-            if isinstance(result.content, str) or not result.content:
+            if isinstance(result.content, str) or (left and not result.content):
                 yield await self._answer(result)
                 return
+            if not left:
+                break
             async for event in self._use_tools(result):
                 yield event
             if handoff := self._hand_off(result):
                 yield handoff
                 return
-        if not agent._reflect:
-            yield self._summary()
-            return
-        async for item in self._ask(offer_tools=False):
-            if isinstance(item, ModelClientStreamingChunkEvent):
-                yield item
-            else:
-                result = item
-        if thought := self._thought(result):
-            yield thought
-        yield await self._answer(result) if isinstance(result.content, str) else self._summary()
+        yield self._summary()
 
     async def _instruct(self) -> list[MemoryContent]:
         """Set what stands before the conversation: the system message, and what memory gives for this turn."""
@@ -368,44 +384,23 @@ class _Turn(ModelTurn):
         remembered: list[MemoryContent] = []
         if agent._memory:
             messages = await self.context.get_messages()
-            for memory in agent._memory:
-                recalled = await memory.recall(messages)
+            for at, memory in enumerate(agent._memory):
+                request, recall = {"memory": at, "messages": len(messages)}, partial(memory.recall, messages)
+                recalled = await effect("memory", request, recall, Recalled, name=type(memory).__name__)
                 remembered.extend(recalled.contents)
                 texts.extend([recalled.text] if recalled.text else [])
         if texts:
             self.instructions = [agent._instruction("\n".join(texts))]
         return remembered
 
-    async def _ask(self, *, offer_tools: bool) -> AsyncGenerator[Any, None]:
-        """Chunk events if the agent streams, then the model's answer; asked again if it breaks a promise of shape."""
-        agent = self.agent
-        arguments: dict[str, Any] = {"json_output": agent._output_type}
+    async def _request(self, *, offer_tools: bool) -> dict[str, Any]:
+        """What the model is asked, beside the conversation."""
+        arguments: dict[str, Any] = {"json_output": self.agent._output_type}
         if offer_tools:
             arguments["tools"] = await self.toolbox.schemas() if self.toolbox is not None else ()
         elif self.calls:
             arguments["tool_choice"] = "none"
-        correction: list[LLMMessage] = []
-        for attempt in range(STRUCTURED_ATTEMPTS):
-            result: Any = None
-            async for item in self.ask(correction, **arguments):
-                if isinstance(item, ModelClientStreamingChunkEvent):
-                    yield item
-                else:
-                    result = item
-            problem = self._wrong_shape(result)
-            if problem is None or attempt + 1 == STRUCTURED_ATTEMPTS:
-                break
-            correction = [
-                AssistantMessage(content=str(result.content), source=agent.name),
-                UserMessage(content=f"This does not have the required form: {problem}. Answer again.", source="user"),
-            ]
-        if problem is not None:
-            raise ProtocolError(
-                f"the model of agent {agent.name!r} did not give a valid {agent._output_type.__name__} "  # type: ignore[union-attr]
-                f"in {STRUCTURED_ATTEMPTS} attempts: {problem}",
-                partial=str(result.content),
-            )
-        yield result
+        return arguments
 
     def _wrong_shape(self, result: CreateResult) -> str | None:
         if self.agent._output_type is None or not isinstance(result.content, str):
@@ -449,7 +444,7 @@ class _Turn(ModelTurn):
                 async for event in self._call_streaming(toolbox, calls, done):
                     yield event
             else:
-                await self._call_all(toolbox, calls, done, None)
+                await self._call_all(toolbox, calls, done)
         except Suspended:
             raise
         except BaseException:
@@ -466,7 +461,8 @@ class _Turn(ModelTurn):
         toolbox: Toolbox,
         calls: Sequence[FunctionCall],
         done: dict[int, FunctionExecutionResult],
-        say: Callable[[Any], None] | None,
+        say: Callable[[Any], None] | None = None,
+        kept: Sequence[list[Any]] = (),
     ) -> None:
         token = self.token
         if not token.watched:  # outside a run: watched here, once for all the calls
@@ -475,7 +471,7 @@ class _Turn(ModelTurn):
 
         def branch(at: int, call: FunctionCall) -> tuple[str, Callable[[], Any]]:
             async def make() -> None:
-                done[at] = await toolbox.call(call, token, None if say is None else lambda item: say((at, item)))
+                done[at] = await toolbox.call(call, token, say, kept[at] if kept else None)
 
             return f"tool {call.name[:64]}", make
 
@@ -490,19 +486,17 @@ class _Turn(ModelTurn):
     ) -> AsyncGenerator[Any, None]:
         """What is said in the calls as it is said; what stays of that is in the order of the calls."""
         output = Output()
-        said: list[list[Any]] = [[] for _ in calls]
-        working = asyncio.ensure_future(self._call_all(toolbox, calls, done, output.put))
+        kept: list[list[Any]] = [[] for _ in calls]
+        working = asyncio.ensure_future(self._call_all(toolbox, calls, done, output.put, kept))
         working.add_done_callback(lambda _: output.close())
         try:
             while await output.ready():
-                at, item = output.items.popleft()
-                said[at].append(item)
-                yield item
+                yield output.items.popleft()
         finally:
             working.cancel()
             await settled(working)
         working.result()
-        for items in said:
+        for items in kept:
             for item in items:
                 self._inner(item)
 
@@ -531,8 +525,7 @@ class _Turn(ModelTurn):
         context: list[LLMMessage] = []
         name = self.agent.name
         if others:
-            content = [call for call, _ in others]
-            context.append(AssistantMessage(content=content, thought=result.thought, source=name))
+            context.append(self._said([call for call, _ in others], result))
             context.append(FunctionExecutionResultMessage(content=[answer for _, answer in others]))
         elif result.thought:
             context.append(AssistantMessage(content=result.thought, source=name))
@@ -543,10 +536,16 @@ class _Turn(ModelTurn):
         return Response(chat_message=message, inner_messages=self.inner)
 
     def _summary(self) -> Response:
-        """The results of all calls of this turn as the answer."""
+        """The results of all calls of this turn as the answer, since there may be no more of them."""
+        if self.agent._unasked:
+            _hint(self.agent.name)
         texts = [self._summarise(call, answer) for call, answer in zip(self.calls, self.results, strict=True)]
         message = ToolCallSummaryMessage(
-            content="\n".join(texts), source=self.agent.name, tool_calls=self.calls, results=self.results
+            content="\n".join(texts),
+            source=self.agent.name,
+            tool_calls=self.calls,
+            results=self.results,
+            metadata={"max_tool_iterations": "reached"},
         )
         return Response(chat_message=message, inner_messages=self.inner)
 
@@ -556,6 +555,18 @@ class _Turn(ModelTurn):
             return agent._summary_formatter(call, answer)
         return agent._summary_format.format(
             tool_name=call.name, arguments=call.arguments, result=answer.content, is_error=answer.is_error
+        )
+
+
+def _hint(agent: str) -> None:
+    """Say once in a program what surprises everybody."""
+    global _hinted
+    if not _hinted:
+        _hinted = True
+        _log.warning(
+            "the answer of agent %r is what its tool returned; reflect_on_tool_use=True lets the model answer, "
+            "max_tool_iterations=... lets it go on (this is said once)",
+            agent,
         )
 
 

@@ -64,6 +64,7 @@ _OURS = {
         ),
         ("conditions", "autogen_agentchat.base", "AndTerminationCondition OrTerminationCondition"),
         ("memory", "autogen_core.memory", "ListMemory"),
+        ("ported", "autogen_agentchat.messages", "StructuredMessageFactory"),
         (
             "model_context",
             "autogen_core.model_context",
@@ -573,6 +574,9 @@ def _from_autogen(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     given = {key: value for key, value in config.items() if value is not None}
     if name == "AssistantAgent":
         given.setdefault("system_message", None)  # left out if there is none; our own documents say null then
+        if (answers := given.pop("structured_message_factory", None)) is not None:
+            factory: Any = _component(answers, Component, "$.structured_message_factory")
+            given |= {"output_content_type": factory.ContentModel, "output_content_type_format": factory.format_string}
         benches = given.get("workbench")
         if benches is not None and not any(map(_has_tools, benches if isinstance(benches, list) else [benches])):
             del given["workbench"]

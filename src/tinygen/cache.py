@@ -18,9 +18,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Awaitable, Mapping
-    from typing import Any, Generic, Protocol, TypeVar
+    from typing import Any, Generic, Protocol
 
-    T = TypeVar("T")
+    from typing_extensions import TypeVar
+
+    T = TypeVar("T", default=Any)
 else:
     from types import GenericAlias
 

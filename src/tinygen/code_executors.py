@@ -21,6 +21,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from selectors import EVENT_READ, DefaultSelector
@@ -229,7 +230,8 @@ class LocalCommandLineCodeExecutor(CodeExecutor):
             return execution.run([program, str(file)], folder, self._environment())
         finally:
             if named is None and self._cleanup:
-                file.unlink(missing_ok=True)
+                with suppress(OSError):  # the code may have made a folder of it
+                    file.unlink(missing_ok=True)
 
     def _write_functions(self, folder: Path) -> None:
         if self._sources:
@@ -262,7 +264,7 @@ def inside(folder: Path, name: str) -> Path:
             raise ConfigError(f"{name!r:.80} leads out of the working directory")
         place.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError) as error:  # a loop of links, a file where a directory should be
-        raise ConfigError(f"{name!r:.80} cannot be a file in the working directory: {error}") from error
+        raise ConfigError(f"{name!r:.80} cannot be a file in the working directory: {error!s:.80}") from error
     return place / parts[-1]
 
 
@@ -329,7 +331,7 @@ class _Execution:
         self._lock = threading.Lock()
         self._killed = False
         self._process: subprocess.Popen[bytes] | None = None
-        self._mark = REAL.new_id()
+        self._mark = os.environ.get(MARK, "") + REAL.new_id()  # that of code within code begins with the outer one
 
     def run(self, command: list[str], folder: Path, env: dict[str, str]) -> tuple[int, str]:
         """Run the command; its exit code and what it printed."""
@@ -360,10 +362,8 @@ class _Execution:
         with self._lock:
             self._killed = True
             if self._process is not None:
-                try:
+                with suppress(ProcessLookupError, PermissionError):  # gone; macOS says of zombies that we may not
                     os.killpg(self._process.pid, signal.SIGKILL)
-                except (ProcessLookupError, PermissionError):
-                    pass  # they are gone; macOS says of zombies that we may not
 
     def _watch(self, process: subprocess.Popen[bytes]) -> bool:
         """Read until the process has ended; False if its time is up before."""
@@ -394,12 +394,10 @@ class _Execution:
         _kill_marked(f"{MARK}={self._mark}".encode())
         assert process.stdout is not None
         with process.stdout as pipe:
-            try:
+            with suppress(BlockingIOError):  # there is no more
                 for _ in range(64):  # what it wrote last; whoever could not be killed may go on writing
                     if not self._read(pipe.fileno()):
                         break
-            except BlockingIOError:
-                pass  # there is no more
         try:
             return process.wait(_UNKILLABLE)
         except subprocess.TimeoutExpired:  # it hangs in the kernel; the next process to be started buries it
@@ -438,10 +436,8 @@ def _kill_marked(mark: bytes) -> None:
     for _ in range(3):  # one may start another while we look
         found = [pid for pid in _processes() if mark in _environ(pid)]
         for pid in found:
-            try:
+            with suppress(OSError):  # it is gone
                 os.kill(pid, signal.SIGKILL)
-            except OSError:
-                pass  # it is gone
         if not found:
             return
 

@@ -7,10 +7,10 @@ import warnings
 from inspect import isawaitable, iscoroutinefunction
 
 from . import codec
-from .agents import BaseChatAgent, as_seen_by, expect_state, last_response, loading, misbehaved
+from .agents import BaseChatAgent, as_seen_by, expect_client, expect_state, misbehaved
 from .assistant import STRUCTURED_ATTEMPTS, ModelTurn
 from .clock import new_id
-from .errors import AlreadyRunning, ConfigError, DecodeError, Suspended
+from .errors import ConfigError, DecodeError, StateError, Suspended, positive_int
 from .journal import effect
 from .messages import (
     AssistantMessage,
@@ -28,11 +28,12 @@ from .messages import (
     TextMessage,
     UserMessage,
 )
-from .model_context import UnboundedChatCompletionContext
+from .model_context import given_context
 from .models import ask
 from .records import Record
 from .tools import run_in_thread
 from .tools.bounds import bounded
+from .transcript import fenced
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,6 +62,12 @@ class ApprovalResponse(Record, tagged=False):
 
     approved: bool
     reason: str
+
+
+if TYPE_CHECKING:
+    ApprovalFuncType = Callable[[ApprovalRequest], ApprovalResponse | Awaitable[ApprovalResponse]]
+else:
+    ApprovalFuncType = object
 
 
 class RetryDecision(Record, tagged=False):
@@ -122,16 +129,14 @@ class CodeExecutorAgent(BaseChatAgent):
         system_message: str | None = DEFAULT_SYSTEM_MESSAGE,
         sources: Sequence[str] | None = None,
         supported_languages: Sequence[str] | None = None,
-        approval_func: Callable[[ApprovalRequest], ApprovalResponse | Awaitable[ApprovalResponse]] | None = None,
+        approval_func: ApprovalFuncType | None = None,
     ) -> None:
         default = self.DEFAULT_TERMINAL_DESCRIPTION if model_client is None else self.DEFAULT_AGENT_DESCRIPTION
         super().__init__(name, default if description is None else description)
         if not hasattr(code_executor, "execute_code_blocks"):
             raise ConfigError(f"code_executor must be a CodeExecutor, not {code_executor!r:.80}")
-        if model_client is not None and not hasattr(model_client, "create"):
-            raise ConfigError(f"model_client must be a ChatCompletionClient, not {model_client!r:.80}")
-        if type(max_retries_on_error) is not int or max_retries_on_error < 0:
-            raise ConfigError(f"max_retries_on_error must be a whole number from 0, not {max_retries_on_error!r}")
+        if model_client is not None:
+            expect_client(model_client)
         if approval_func is not None and not callable(approval_func):
             raise ConfigError(f"approval_func must be a function of an ApprovalRequest, not {approval_func!r:.80}")
         if approval_func is None:
@@ -142,9 +147,9 @@ class CodeExecutorAgent(BaseChatAgent):
             )
         self._code_executor = code_executor
         self._model_client = model_client
-        self._model_context = model_context if model_context is not None else UnboundedChatCompletionContext()
+        self._model_context = given_context(model_context)
         self._model_client_stream = model_client_stream
-        self._max_retries = max_retries_on_error
+        self._max_retries = positive_int("max_retries_on_error", max_retries_on_error, or_zero=True)
         self._instructions = [] if system_message is None else [SystemMessage(content=system_message)]
         self._sources = _texts("sources", sources)
         self._languages = {
@@ -160,9 +165,6 @@ class CodeExecutorAgent(BaseChatAgent):
     @property
     def produced_message_types(self) -> Sequence[type[BaseChatMessage]]:
         return (TextMessage,)
-
-    async def on_messages(self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken) -> Response:
-        return await last_response(self.on_messages_stream(messages, cancellation_token))
 
     async def on_messages_stream(
         self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken
@@ -205,34 +207,21 @@ class CodeExecutorAgent(BaseChatAgent):
             }
         )
 
-    async def load_state(self, state: Mapping[str, Any]) -> None:
-        if self._turn_of is not None and self._turn_of.live:
-            raise AlreadyRunning(self.name)
-        with loading():
-            empty = isinstance(state, dict) and state.get("type") == "BaseState"  # AutoGen saves no more than that
-            expect_state(state, "BaseState" if empty else "CodeExecutorAgentState", *([] if empty else ["llm_context"]))
-            suspension = self._load_suspension(state)
-            if empty:
-                await self._model_context.clear()
-            elif "llm_context" in state:
-                await self._model_context.load_state(state["llm_context"])
-            else:
-                raise DecodeError("$", "'llm_context' is missing")
-            self._suspension = suspension
-
     async def close(self) -> None:
         await self._code_executor.stop()
 
     async def checkpoint(self) -> Undo:
-        undo_context = self._model_context.checkpoint()
-        undo_attributes = self.mark_attributes() if type(self) is not CodeExecutorAgent else None
+        return self.mark_context(CodeExecutorAgent)
 
-        async def restore() -> None:
-            if undo_attributes is not None:
-                await undo_attributes()
-            undo_context()
-
-        return restore
+    async def _load(self, state: Mapping[str, Any]) -> None:
+        if isinstance(state, dict) and state.get("type") == "BaseState":  # AutoGen saves no more than that
+            await super()._load(state)
+            await self._model_context.clear()
+            return
+        expect_state(state, "CodeExecutorAgentState", "llm_context")
+        if "llm_context" not in state:
+            raise StateError("$", "'llm_context' is missing")
+        await self._model_context.load_state(state["llm_context"])
 
     async def _execute(
         self, blocks: list[CodeBlock], context: list[LLMMessage], token: CancellationToken
@@ -251,7 +240,7 @@ class CodeExecutorAgent(BaseChatAgent):
     async def _ask_approval(
         self, blocks: list[CodeBlock], context: list[LLMMessage], token: CancellationToken
     ) -> ApprovalResponse:
-        code = "\n\n".join(f"```{block.language}\n{block.code.rstrip()}\n```" for block in blocks)
+        code = "\n\n".join(fenced(block.code.rstrip(), block.language) for block in blocks)
         request = ApprovalRequest(code=code, context=context)
         approve: Any = self._approval_func
 
@@ -263,6 +252,8 @@ class CodeExecutorAgent(BaseChatAgent):
                 answer = await answer if isawaitable(answer) else answer
             if not isinstance(answer, ApprovalResponse):
                 raise misbehaved(self, f"got {answer!r:.80} from its approval_func, which is not an ApprovalResponse")
+            if not isinstance(answer.approved, bool):  # "no" would pass for a yes
+                raise misbehaved(self, f"got {answer.approved!r:.80} for approved, which must be True or False")
             return answer
 
         async def ask() -> ApprovalResponse:
@@ -310,11 +301,14 @@ class _Turn(ModelTurn):
     async def _write(self) -> AsyncGenerator[Said, None]:
         """Let the model go on: chunk events if the agent streams, and its thought."""
         self.message_id = new_id()
-        async for item in self.ask():
-            if isinstance(item, ModelClientStreamingChunkEvent):
-                yield item
-            else:
-                self.result = item
+        if self.agent._model_client_stream:
+            async for item in self.ask_streaming():
+                if isinstance(item, ModelClientStreamingChunkEvent):
+                    yield item
+                else:
+                    self.result = item
+        else:
+            self.result = await self.ask()
         self.spent += self.result.usage
         if thought := self._thought(self.result):
             yield thought

@@ -168,6 +168,13 @@ class Component(_Configured[ConfigT]):
         return cls(*[renewed(arg, memo) for arg in args], **{name: renewed(kwargs[name], memo) for name in kwargs})
 
 
+class ComponentBase(Component[ConfigT]):
+    """`Component`, by the name that AutoGen's interfaces derive from; may stand beside it."""
+
+
+ComponentType = str
+
+
 def renewed(value: Any, memo: Memo) -> Any:
     """`value` for one session: components, also inside lists, tuples, sets and dicts, renewed; the rest as it is."""
     kind = type(value)

@@ -6,7 +6,7 @@ result = await proxy.initiate_chat(assistant, message="Plot the first ten primes
 
 from __future__ import annotations
 
-from .agents import BaseChatAgent, UserProxyAgent, expect_state, last_response, loading
+from .agents import BaseChatAgent, UserProxyAgent, expect_state
 from .code_executors import LANGUAGES
 from .coder import ApprovalRequest, ApprovalResponse, CodeExecutorAgent
 from .conditions import StopMessageTermination
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .cancellation import CancellationToken
     from .code_executors import CodeExecutor
     from .messages import BaseAgentEvent, TaskResult
+    from .runner import Undo
 
 MODES = ("ALWAYS", "TERMINATE", "NEVER")
 
@@ -60,11 +61,10 @@ class ConversableProxy(BaseChatAgent):
         super().__init__(name, description)
         if human_input_mode not in MODES:
             raise ConfigError(f"human_input_mode must be one of {', '.join(MODES)}, not {human_input_mode!r}")
-        if type(max_consecutive_auto_reply) is not int or max_consecutive_auto_reply < 0:
-            problem = f"must be a whole number from 0, not {max_consecutive_auto_reply!r}"
-            raise ConfigError(f"max_consecutive_auto_reply {problem}")
+        if is_termination_msg is not None and not callable(is_termination_msg):
+            raise ConfigError(f"is_termination_msg must be a function of a message, not {is_termination_msg!r:.80}")
         self._ends = is_termination_msg or _ends_with_terminate
-        self._most = max_consecutive_auto_reply
+        self._most = positive_int("max_consecutive_auto_reply", max_consecutive_auto_reply, or_zero=True)
         self._mode = human_input_mode
         self._default = default_auto_reply
         self._person = UserProxyAgent(name, input_func=input_func)
@@ -94,14 +94,13 @@ class ConversableProxy(BaseChatAgent):
         cancellation_token: CancellationToken | None = None,
     ) -> TaskResult:
         """Say `message` to `assistant`, and go on until one of them ends the chat. `clear_history` forgets the last."""
+        if not isinstance(message, str):
+            raise ConfigError(f"message must be text, not {message!r:.80}; any other task can be run by chat_with(...)")
         team = self.chat_with(assistant, max_turns=max_turns)
         if clear_history:
             await team.reset()
         task = TextMessage(content=message, source=self.name)
         return await team.run(task=task, cancellation_token=cancellation_token)
-
-    async def on_messages(self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken) -> Response:
-        return await last_response(self.on_messages_stream(messages, cancellation_token))
 
     async def on_messages_stream(
         self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken
@@ -135,17 +134,18 @@ class ConversableProxy(BaseChatAgent):
         state = {"type": "ConversableProxyState", "version": "1.0.0", "auto_replies": self._replies}
         return self._save_suspension(state)
 
-    async def load_state(self, state: Mapping[str, Any]) -> None:
-        with loading():
-            replies = expect_state(state, "ConversableProxyState", "auto_replies").get("auto_replies")
-            if type(replies) is not int or replies < 0:
-                raise StateError("$.auto_replies", f"expected a whole number from 0, not {replies!r:.80}")
-            self._suspension = self._load_suspension(state)
-            self._replies = replies
-
     async def close(self) -> None:
         if self._terminal is not None:
             await self._terminal.close()
+
+    async def checkpoint(self) -> Undo:
+        return self.mark_attributes()
+
+    async def _load(self, state: Mapping[str, Any]) -> None:
+        replies = expect_state(state, "ConversableProxyState", "auto_replies").get("auto_replies")
+        if type(replies) is not int or replies < 0:
+            raise StateError("$.auto_replies", f"expected a whole number from 0, not {replies!r:.80}")
+        self._replies = replies
 
     async def _auto_reply(self, messages: Sequence[BaseChatMessage], token: CancellationToken) -> BaseChatMessage:
         if self._terminal is not None and self._terminal.extract_code_blocks_from_messages(messages):

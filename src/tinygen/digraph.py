@@ -175,17 +175,21 @@ def _errors(graph: DiGraph) -> Iterator[Finding]:
     if torn:
         return
     if not graph.get_start_nodes():
-        yield _error("no-start", None, "an edge leads to every node, so none can be the first; set an entry point")
+        yield Finding.error(
+            "no-start", None, "an edge leads to every node, so none can be the first; set an entry point"
+        )
     if not graph.get_leaf_nodes():
-        yield _error("no-leaf", None, "every node leads to another, so none can be the last")
+        yield Finding.error("no-leaf", None, "every node leads to another, so none can be the last")
     for name, node in graph.nodes.items():
         if len({edge.condition is None for edge in node.edges}) > 1:
-            yield _error("mixed-edges", name, f"{name!r} has edges with a condition and edges without; choose one kind")
+            yield Finding.error(
+                "mixed-edges", name, f"{name!r} has edges with a condition and edges without; choose one kind"
+            )
     for name, groups in graph.groups().items():
         for group, edges in groups.items():
             if len({edge.activation_condition for _, edge in edges}) > 1:
                 text = f"the edges to {name!r} in group {group!r} say both 'all' and 'any'"
-                yield _error("mixed-group", name, text)
+                yield Finding.error("mixed-group", name, text)
     unending = _unending(graph)
     if unending is not None:
         yield unending
@@ -193,31 +197,31 @@ def _errors(graph: DiGraph) -> Iterator[Finding]:
 
 def _torn(graph: DiGraph) -> Iterator[Finding]:
     if not graph.nodes:
-        yield _error("empty", None, "it has no nodes")
+        yield Finding.error("empty", None, "it has no nodes")
     if graph.default_start_node is not None and graph.default_start_node not in graph.nodes:
         hint = did_you_mean(graph.default_start_node, graph.nodes)
-        yield _error("unknown-node", None, f"its entry point {graph.default_start_node!r} is no node{hint}")
+        yield Finding.error("unknown-node", None, f"its entry point {graph.default_start_node!r} is no node{hint}")
     for name, node in graph.nodes.items():
         if node.name != name:
-            yield _error("unknown-node", name, f"the node {name!r} calls itself {node.name!r}")
+            yield Finding.error("unknown-node", name, f"the node {name!r} calls itself {node.name!r}")
         if node.activation not in _KINDS:
-            yield _error("activation", name, f"activation of {name!r} must be 'all' or 'any', not {node.activation!r}")
+            yield Finding.error(
+                "activation", name, f"activation of {name!r} must be 'all' or 'any', not {node.activation!r}"
+            )
         for edge in node.edges:
             here = f"the edge {name!r} -> {edge.target!r}"
             if edge.target not in graph.nodes:
                 hint = did_you_mean(edge.target, graph.nodes)
-                yield _error("unknown-node", name, f"{here} leads to no node{hint}")
+                yield Finding.error("unknown-node", name, f"{here} leads to no node{hint}")
             if edge.activation_condition not in _KINDS:
                 text = f"activation_condition of {here} must be 'all' or 'any', not {edge.activation_condition!r}"
-                yield _error("activation", name, text)
+                yield Finding.error("activation", name, text)
             if not (edge.condition is None or isinstance(edge.condition, str) or callable(edge.condition)):
-                yield _error("condition", name, f"the condition of {here} is {edge.condition!r:.80}: no text, function")
+                yield Finding.error(
+                    "condition", name, f"the condition of {here} is {edge.condition!r:.80}: no text, function"
+                )
             elif inspect.iscoroutinefunction(edge.condition):
-                yield _error("condition", name, f"the condition of {here} must not be an async function")
-
-
-def _error(kind: str, node: str | None, text: str) -> Finding:
-    return Finding(kind=kind, severity="error", node=node, text=text)
+                yield Finding.error("condition", name, f"the condition of {here} must not be an async function")
 
 
 def _unending(graph: DiGraph) -> Finding | None:
@@ -231,7 +235,7 @@ def _unending(graph: DiGraph) -> Finding | None:
     if not ring:
         return None
     text = f"{' -> '.join(map(repr, ring))} goes round without end; give one of these nodes edges with conditions"
-    return _error("endless-cycle", ring[0], text)
+    return Finding.error("endless-cycle", ring[0], text)
 
 
 def _left_after_pruning(targets: Mapping[str, list[str]]) -> dict[str, int]:
@@ -314,7 +318,7 @@ class _Outlook:
         if name not in self._heard and not stuck:
             sources = sorted({source for edges in self._groups[name].values() for source, _ in edges})
             why = f"it comes after {_names(sources)}, which can never speak" if sources else "no edge leads to it"
-            yield _warning("unreachable", name, f"{name!r} can never speak: {why}")
+            yield Finding.warning("unreachable", name, f"{name!r} can never speak: {why}")
 
     def _cannot_fire(self, name: str, edges: list[tuple[str, DiGraphEdge]], silent: list[str]) -> Finding:
         text = (
@@ -322,7 +326,7 @@ class _Outlook:
         )
         if any(source in self._after(name) for source in silent):
             text += f" before {name!r} does; give the edge that comes back an activation_group of its own"
-        return _warning("join-cannot-fire", name, text)
+        return Finding.warning("join-cannot-fire", name, text)
 
     def _may_not_fire(
         self, name: str, edges: list[tuple[str, DiGraphEdge]], needs: dict[str, frozenset[Any]]
@@ -335,7 +339,7 @@ class _Outlook:
                 f"{name!r} waits for all of {_names(source for source, _ in edges)}, but may wait in vain for "
                 f"{_names(unsure)}, as conditions decide who speaks; if one is enough, say activation 'any'"
             )
-            yield _warning("join-may-not-fire", name, text)
+            yield Finding.warning("join-may-not-fire", name, text)
 
     def _needs(self) -> dict[str, frozenset[Any]]:
         """For who can speak, the conditions that must hold for it; a node with several ways to it is a need itself."""
@@ -377,10 +381,6 @@ def _condition(source: str, edge: DiGraphEdge) -> frozenset[Any]:
     return frozenset({(source, condition if isinstance(condition, str) else id(condition))})
 
 
-def _warning(kind: str, node: str, text: str) -> Finding:
-    return Finding(kind=kind, severity="warning", node=node, text=text)
-
-
 def _names(names: Iterable[str]) -> str:
     return ", ".join(map(repr, dict.fromkeys(names)))
 
@@ -408,7 +408,9 @@ class DiGraphBuilder:
         """Let an agent or a team speak; `activation` says whether it waits for all of a group of edges, or for any."""
         if activation not in _KINDS:
             raise ConfigError(f"activation must be 'all' or 'any', not {activation!r}")
-        name = agent.name
+        name = getattr(agent, "name", None)
+        if not isinstance(name, str):
+            raise ConfigError(f"a node must be an agent or a team, not {agent!r:.80}")
         if self.agents.setdefault(name, agent) is not agent:
             raise ConfigError(f"there is a node {name!r} already, and names must be unique")
         edges = self.nodes[name].edges if name in self.nodes else []
@@ -469,7 +471,8 @@ class DiGraphBuilder:
         return list(self.agents.values())
 
     def _name(self, node: str | Speaker) -> str:
-        name = node if isinstance(node, str) else node.name
+        name: Any = getattr(node, "name", node)
         if name not in self.nodes:
-            raise ConfigError(f"there is no node {name!r}; call add_node first{did_you_mean(name, self.nodes)}")
-        return name
+            hint = did_you_mean(str(name), self.nodes)
+            raise ConfigError(f"there is no node {name!r:.80}; call add_node first{hint}")
+        return str(name)

@@ -309,10 +309,10 @@ class Suspended(BaseException):
     noted = False  # whether the effect that asks has put its question on the list
 
 
-def positive_int(name: str, value: Any) -> int:
+def positive_int(name: str, value: Any, *, or_zero: bool = False) -> int:
     """The argument `value`, called `name`, if it is a whole number above 0. Raises `ConfigError`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ConfigError(f"{name} must be a whole number above 0, not {value!r}")
+    if not isinstance(value, int) or isinstance(value, bool) or value < (not or_zero):
+        raise ConfigError(f"{name} must be a whole number {'from' if or_zero else 'above'} 0, not {value!r:.80}")
     return value
 
 

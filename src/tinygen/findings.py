@@ -16,3 +16,13 @@ class Finding(Record, tagged=False):
     severity: Literal["error", "warning"]
     node: str | None = None
     text: str
+
+    @classmethod
+    def error(cls, kind: str, node: str | None, text: str) -> Finding:
+        """Something that must be mended."""
+        return cls(kind=kind, severity="error", node=node, text=text)
+
+    @classmethod
+    def warning(cls, kind: str, node: str | None, text: str) -> Finding:
+        """Something to think about."""
+        return cls(kind=kind, severity="warning", node=node, text=text)

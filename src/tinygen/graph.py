@@ -288,7 +288,7 @@ class GraphFlow(BaseGroupChat):
     def problems(self) -> Sequence[Finding]:
         """What will be silence: nodes and participants that can never speak, joins that wait in vain."""
         outside = [
-            Finding(kind="unreachable", severity="warning", node=name, text=f"{name!r} is no node, so it never speaks")
+            Finding.warning("unreachable", name, f"{name!r} is no node, so it never speaks")
             for name in self._names
             if name not in self._graph.nodes
         ]

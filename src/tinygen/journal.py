@@ -24,7 +24,7 @@ from .errors import ConfigError, LimitReached, RunDiverged, StateError, Suspende
 from .limits import Ledger, Spent
 from .messages import Pending
 from .records import SPARSE, Record
-from .run import Output, current_scope
+from .run import AHEAD, Output, current_scope, put_in_order
 from .telemetry import Event, ambient
 from .usage import Charge, RequestUsage, cost_of
 
@@ -199,30 +199,42 @@ async def effect_stream(
     *,
     name: str = "",
     price: Any = None,
+    kept: list[Any] | None = None,
 ) -> AsyncGenerator[Any, None]:
-    """`effect` for what comes in pieces: yields the items of `stream`; its last item is the outcome."""
+    """`effect` for what comes in pieces: yields the items of `stream`; its last item is the outcome.
+
+    In the end `kept` has all items but the last; what was said side by side in there, in declared order.
+    """
     scope = current_scope()
     if scope is None or scope.inside == kind:
         told = _Told(kind, name, request, stream=True) if scope is None and ambient() else None
         item: Any = None
         try:
             async for item in stream():
+                if kept is not None:
+                    kept.append(item)
                 yield item
         except BaseException as failure:
             if told is not None:
                 told.fail(failure)
             raise
+        if kept is not None:
+            del kept[-1:]
         if told is not None:
             told.end(item)
         return
     step = _Step(scope, kind, request, name, price)
     known = step.recall(result_type)
     if known is not None:
+        if kept is not None:
+            kept.extend(known[1])
         for item in known[1]:
             yield item
         yield known[0]
         return
     inside, output = step.begin(stream=True), Output()
+    lasting: list[Any] = []
+    inside.lasting = lasting
     task = scope.run.spawn(_pump(stream, output), inside.place, inside)
     items: list[Any] = []
     try:
@@ -234,7 +246,11 @@ async def effect_stream(
         task.cancel()
         step.fail(failure)
         raise
-    step.done(value, items[:-1])
+    del items[-1:]
+    put_in_order(items, 0, lasting)
+    if kept is not None:
+        kept.extend(items)
+    step.done(value, items)
 
 
 def remark(kind: str, name: str, data: dict[str, Any]) -> None:
@@ -293,6 +309,8 @@ async def _pump(stream: Callable[[], AsyncIterator[Any]], output: Output) -> Any
     try:
         async for item in stream():
             output.put(item)
+            if len(output.items) >= AHEAD:
+                await asyncio.sleep(0)  # one that never waits would keep the run from ending
     finally:
         output.close()
     return item

@@ -6,13 +6,13 @@ from itertools import chain
 
 from .errors import ConfigError, LimitReached
 from .records import Record
-from .usage import Charge, RunUsage, add_usage, divided, nothing
+from .usage import Charge, RequestUsage, RunUsage, add_usage, divided, nothing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from .usage import PartUsage, RequestUsage
+    from .usage import PartUsage
 
     Key = tuple[str, str, tuple[str, ...]]  # agent, model, the tools it was inside of
 
@@ -38,6 +38,8 @@ class RunLimits(Record):
 
 
 NO_LIMITS = RunLimits()
+MANY = 1000  # charges that are kept before they are summed up
+_NO_TOKENS = RequestUsage(0, 0)
 
 COUNTED = ("prompt_tokens", "completion_tokens", "model_calls", "tool_calls", "messages", "cost", "seconds")
 
@@ -52,7 +54,8 @@ class Spent(Record, tagged=False):
 class Ledger:
     """Counts what a run uses, or one effect of it; charges its parents too.
 
-    What was charged since the last `settle` is kept apart, so that a run can say cheaply what it had used by then.
+    Charges are kept as they come and summed up when somebody asks, or when there are many. What was charged since the
+    last `settle` stays apart, so that a run can say what it had used by then.
 
     Args:
         limits: what may be used.
@@ -60,30 +63,29 @@ class Ledger:
         tool: the tool whose call this counts.
     """
 
-    __slots__ = (*COUNTED, "limits", "open", "parent", "settled", "tool", "unpriced")
+    __slots__ = (*COUNTED, "limits", "mark", "open", "parent", "settled", "tool", "unpriced")
 
     def __init__(self, limits: RunLimits | None = None, parent: Ledger | None = None, tool: str = "") -> None:
         self.limits = limits or NO_LIMITS
         self.parent = parent
         self.tool = tool
         self.settled: dict[Key, PartUsage] = {}
-        self.open: dict[Key, PartUsage] = {}
+        self.open: list[tuple[Key, RequestUsage, float | None, int]] = []
+        self.mark = 0  # how many of the open ones are settled too
         self.unpriced = False  # whether something was charged whose price is not known
         self.prompt_tokens = self.completion_tokens = 0
         self.model_calls = self.tool_calls = self.messages = 0
         self.cost = 0.0
         self.seconds = 0.0  # at work, up to the last completed turn
 
-    def admit(self, kind: str, priced: bool = True, name: str = "") -> None:
-        """Count one model call, tool call or message before it happens. Raises `LimitReached`.
+    def admit_message(self) -> None:
+        """Count a message where it is said; a run that passes on what an inner run said says it again."""
+        if self.limits is not NO_LIMITS:
+            self._refuse("messages", self.messages, self.limits.messages)
+        self.messages += 1
 
-        A message counts where it is said; a run that passes on what an inner run said says it again.
-        """
-        if kind == "message":
-            if self.limits is not NO_LIMITS:
-                self._refuse("messages", self.messages, self.limits.messages)
-            self.messages += 1
-            return
+    def admit(self, kind: str, priced: bool = True, name: str = "") -> None:
+        """Count one model or tool call before it happens. Raises `LimitReached`."""
         ledger: Ledger | None = self
         while ledger is not None:
             if ledger.limits is not NO_LIMITS:
@@ -96,7 +98,7 @@ class Ledger:
                 ledger.model_calls += 1
             elif kind == "tool":
                 ledger.tool_calls += 1
-                ledger._part("", "", tools).calls += 1
+                ledger.open.append((("", "", tools), _NO_TOKENS, 0.0, 1))
                 if ledger.tool:
                     tools = (ledger.tool, *tools)
             ledger = ledger.parent
@@ -112,19 +114,16 @@ class Ledger:
                 ledger.unpriced = True
             else:
                 ledger.cost += cost
-            add_usage(ledger._part(agent, model, tools), usage, cost)
+            ledger.open.append(((agent, model, tools), usage, cost, 1))
             if ledger.tool:
                 tools = (ledger.tool, *tools)
             ledger = ledger.parent
 
     def settle(self) -> None:
         """Keep what was charged since the last time with what was before."""
-        if self.open:
-            for key, part in self.open.items():
-                known = self.settled.setdefault(key, part)
-                if known is not part:
-                    add_usage(known, part, part.cost, part.calls)
-            self.open = {}
+        self.mark = len(self.open)
+        if self.mark > MANY:
+            self._sum_up()
 
     def counts(self) -> list[float]:
         """What was used so far, for `add`."""
@@ -132,12 +131,17 @@ class Ledger:
 
     def charges(self, *, settled: bool = False) -> list[Charge]:
         """What was charged so far, for `add`; or only what is settled."""
+        self._sum_up()
         parts = self.settled.items() if settled else self._parts()
         return [Charge(agent=agent, model=model, tools=[*tools], used=part) for (agent, model, tools), part in parts]
 
     def spent(self) -> Spent | None:
         """What was used so far; None if that is nothing."""
-        return Spent(counts=self.counts(), charges=self.charges()) if self.open or self.model_calls else None
+        return (
+            Spent(counts=self.counts(), charges=self.charges())
+            if self.open or self.settled or self.model_calls
+            else None
+        )
 
     def add(self, counts: Sequence[float], charges: Sequence[Charge] = ()) -> None:
         """Count what was used before, in another process perhaps."""
@@ -146,10 +150,11 @@ class Ledger:
         tools: tuple[str, ...] = ()
         while ledger is not None:
             for name, count in zip(COUNTED, counts, strict=False):
-                setattr(ledger, name, getattr(ledger, name) + count)
+                before = getattr(ledger, name)
+                setattr(ledger, name, before + type(before)(count))  # whole numbers come as floats from a document
             for charge in charges:
-                part = ledger._part(charge.agent, charge.model, (*tools, *charge.tools))
-                add_usage(part, charge.used, charge.used.cost, charge.used.calls)
+                key = charge.agent, charge.model, (*tools, *charge.tools)
+                ledger.open.append((key, charge.used, charge.used.cost, charge.used.calls))
             ledger.unpriced = ledger.unpriced or unpriced
             if ledger.tool:
                 tools = (ledger.tool, *tools)
@@ -163,14 +168,16 @@ class Ledger:
         return divided(usage, self._parts())
 
     def _parts(self) -> Iterable[tuple[Key, PartUsage]]:
-        return chain(self.settled.items(), self.open.items())
+        """What is settled, and what was charged since."""
+        self._sum_up()
+        since: dict[Key, PartUsage] = {}
+        _count(since, self.open)
+        return chain(self.settled.items(), since.items())
 
-    def _part(self, agent: str, model: str, tools: tuple[str, ...]) -> PartUsage:
-        key = agent, model, tools
-        part = self.open.get(key)
-        if part is None:
-            part = self.open[key] = nothing()
-        return part
+    def _sum_up(self) -> None:
+        _count(self.settled, self.open[: self.mark])
+        del self.open[: self.mark]
+        self.mark = 0
 
     def _check(self, kind: str, priced: bool) -> None:
         limits = self.limits
@@ -189,3 +196,11 @@ class Ledger:
     def _refuse(self, limit: str, used: float, allowed: float | None) -> None:
         if allowed is not None and used >= allowed:
             raise LimitReached(self, limit, used, allowed)
+
+
+def _count(parts: dict[Key, PartUsage], charges: Iterable[tuple[Key, RequestUsage, float | None, int]]) -> None:
+    for key, usage, cost, calls in charges:
+        part = parts.get(key)
+        if part is None:
+            part = parts[key] = nothing()
+        add_usage(part, usage, cost, calls)

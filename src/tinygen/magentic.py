@@ -12,13 +12,12 @@ takes its place: nothing is settled, nothing moved, and the members go on with t
 from __future__ import annotations
 
 import logging
-import re
 from dataclasses import field, make_dataclass, replace
 from enum import Enum
 from functools import lru_cache
 
 from . import magentic_prompts as prompts
-from .agents import current_token
+from .agents import current_token, expect_client
 from .errors import ConfigError, DecodeError, positive_int
 from .magentic_prompts import ORCHESTRATOR_FINAL_ANSWER_PROMPT
 from .messages import (
@@ -50,7 +49,6 @@ _log = logging.getLogger("tinygen.teams")
 
 ATTEMPTS = 10  # how often the model is asked for a progress ledger that can be used
 _NO_ANSWER = "(no answer)"  # stands for a reply without text, which providers would not take back
-_FENCED = re.compile(r"```\w*\s*(\{.*\})\s*```", re.DOTALL)
 
 
 class MagenticOneGroupChat(BaseGroupChat):
@@ -102,8 +100,7 @@ class MagenticOneGroupChat(BaseGroupChat):
             custom_message_types=custom_message_types,
             emit_team_events=emit_team_events,
         )
-        if not hasattr(model_client, "create"):
-            raise ConfigError(f"model_client must be a ChatCompletionClient, not {model_client!r:.80}")
+        expect_client(model_client)
         if not isinstance(final_answer_prompt, str):
             raise ConfigError(f"final_answer_prompt must be text, not {final_answer_prompt!r:.80}")
         self._model_client = model_client
@@ -349,8 +346,9 @@ def _find_json(text: str) -> Any:
     try:
         return codec.loads(text)
     except DecodeError:
-        fenced = _FENCED.search(text)
-        inner = fenced[1] if fenced else text[text.find("{") : text.rfind("}") + 1]
+        blocks = (block[block.find("{") :].rstrip() for block in text.split("```")[1::2])
+        fenced = next((block for block in blocks if block.startswith("{") and block.endswith("}")), "")
+        inner = fenced or text[text.find("{") : text.rfind("}") + 1]
         if not inner or inner == text:
             raise
     return codec.loads(inner)

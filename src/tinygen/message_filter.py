@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import aclosing
 
-from .agents import BaseChatAgent, expect_state, last_response, loading
+from .agents import BaseChatAgent, expect_state
 from .errors import AlreadyRunning, ConfigError, StateError
 from .messages import BaseChatMessage, BaseMessage, HandoffMessage, Response
 from .records import Record
@@ -80,14 +80,11 @@ class MessageFilterAgent(BaseChatAgent):
         """The handoffs the wrapped agent can make."""
         return getattr(self._wrapped_agent, "handoffs", ())
 
-    async def on_messages(self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken) -> Response:
-        return await last_response(self.on_messages_stream(messages, cancellation_token))
-
     async def on_messages_stream(
         self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken
     ) -> AsyncGenerator[Said, None]:
         wrapped, scope = self._wrapped_agent, current_scope()
-        if wrapped._turn_of is not None and wrapped._turn_of.live:
+        if wrapped._at_work:
             raise AlreadyRunning(wrapped.name)
         wrapped._turn_of = scope.run if scope is not None else None
         try:
@@ -110,24 +107,27 @@ class MessageFilterAgent(BaseChatAgent):
         state = {"type": "MessageFilterAgentState", "version": "1.0.0"}
         return self._save_suspension({**state, "wrapped_agent_state": dict(await self._wrapped_agent.save_state())})
 
-    async def load_state(self, state: Mapping[str, Any]) -> None:
+    async def close(self) -> None:
+        await self._wrapped_agent.close()
+
+    async def checkpoint(self) -> Undo:
+        undo_own, undo_wrapped = self.mark_attributes(), await self._wrapped_agent.checkpoint()
+
+        async def restore() -> None:
+            await undo_own()
+            await undo_wrapped()
+
+        return restore
+
+    async def _load(self, state: Mapping[str, Any]) -> None:
         if isinstance(state, dict) and state.get("type") == "BaseState":  # AutoGen saved nothing of it
-            await super().load_state(state)
+            await super()._load(state)
             await self._wrapped_agent.reset()
             return
         expect_state(state, "MessageFilterAgentState", "wrapped_agent_state")
         if "wrapped_agent_state" not in state:
             raise StateError("$", "'wrapped_agent_state' is missing")
-        with loading():
-            suspension = self._load_suspension(state)
         await self._wrapped_agent.load_state(state["wrapped_agent_state"])
-        self._suspension = suspension
-
-    async def close(self) -> None:
-        await self._wrapped_agent.close()
-
-    async def checkpoint(self) -> Undo:
-        return await self._wrapped_agent.checkpoint()
 
     def _parts(self) -> Sequence[TaskRunner]:
         return (self._wrapped_agent,)

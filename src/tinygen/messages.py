@@ -17,7 +17,8 @@ from weakref import WeakValueDictionary
 
 from .clock import new_id, now
 from .records import SPARSE, Record, pydantic_schema
-from .usage import RequestUsage as RequestUsage, RunUsage as RunUsage
+from .usage import RequestUsage as RequestUsage
+from .usage import RunUsage as RunUsage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ class UserMessage(Record):
 class AssistantMessage(Record):
     """Something the model said: text, or the tools it wants called, and what it thought beside that.
 
-    `provider_data` is what a provider wants back unread, such as signatures of its thoughts, under the provider's name.
+    `provider_data` is what a provider wants back unread, such as signatures of its thoughts, under the provider's name;
+    `by` in it names the model that signed it, if no other one takes it.
     """
 
     content: str | list[FunctionCall]
@@ -325,7 +327,7 @@ class MultiModalMessage(BaseChatMessage):
     content: list[str | Image]
 
     def to_text(self) -> str:
-        return "\n".join(part if isinstance(part, str) else "<image>" for part in self.content)
+        return content_to_str(self.content)
 
     def to_model_text(self) -> str:
         return "\n".join(part if isinstance(part, str) else "[image]" for part in self.content)
@@ -551,6 +553,21 @@ class TaskResult(Record, tagged=False):
 
 ChatMessage = BaseChatMessage
 AgentEvent = BaseAgentEvent
+
+
+def content_to_str(content: str | Sequence[str | Image]) -> str:
+    """The content of a message as text, with a word for each picture."""
+    return content if isinstance(content, str) else "\n".join(p if isinstance(p, str) else "<image>" for p in content)
+
+
+def remove_images(messages: Sequence[LLMMessage]) -> list[LLMMessage]:
+    """The same messages for a model that sees no pictures."""
+    return [
+        UserMessage(content=content_to_str(message.content), source=message.source)
+        if isinstance(message, UserMessage) and isinstance(message.content, list)
+        else message
+        for message in messages
+    ]
 
 
 def as_messages(task: str | BaseChatMessage | Sequence[BaseChatMessage] | None) -> list[BaseChatMessage]:

@@ -23,21 +23,34 @@ _FROM = re.compile(rb"from\s+[\w.]+\s+import\b")
 _RENAMED = {
     "CHAT_CACHE_VALUE_TYPE": "CreateResult",
     "ChatAgent": "BaseChatAgent",
+    "ComponentFromConfig": "Component",
+    "ComponentLoader": "ComponentBase",
+    "ComponentSchemaType": "Component",
+    "ComponentToConfig": "ComponentBase",
     "ModelCapabilities": "ModelInfo",
     "ROOT_LOGGER_NAME": "TRACE_LOGGER_NAME",
     "StreamTool": "BaseStreamTool",
     "Team": "BaseGroupChat",
 }
 _INSTEAD = {  # what to do where there is no counterpart
+    "AzureTokenProvider": "azure_ad_token_provider takes a function that returns the token",
     "BaseGroupChatManager": "derive the team from BaseGroupChat and define select_speakers",
-    "ComponentBase": "Component alone is enough",
-    "ComponentFromConfig": "Component alone is enough",
-    "ComponentToConfig": "Component alone is enough",
     "DiskCacheStore": "SQLiteCacheStore keeps answers in a file",
     "MagenticOne": "MagenticOneGroupChat is the team",
-    "MessageFactory": "message types need no registration",
+    "PROTOBUF_DATA_CONTENT_TYPE": "messages travel as JSON",
     "RichConsole": "Console prints in colour",
     "SequentialRoutedAgent": "set sequential = True in the class",
+    "is_component_class": "issubclass(it, Component)",
+    "is_component_instance": "isinstance(it, Component)",
+    "schema_to_pydantic_model": "StructuredMessageFactory(json_schema=...).ContentModel is a type made of a schema",
+    **dict.fromkeys(
+        "Alias FunctionWithRequirements FunctionWithRequirementsStr Import ImportFromModule with_requirements".split(),
+        "code executors take plain functions, which import what they need",
+    ),
+    **dict.fromkeys(
+        "trace_create_agent_span trace_invoke_agent_span trace_tool_span".split(),
+        "listen() tells of agents, models and tools as they work",
+    ),
 }
 _LOGGERS = re.compile(r"autogen_(core|agentchat)(\.(events|trace))?")
 _LOGGING = "runs are logged to EVENT_LOGGER_NAME, and only inside `with log_events():`"
@@ -127,9 +140,9 @@ class _Rewriting:
         self._used = {root for root, _ in uses}
         for root, use in uses:
             self._replace(use, f"{self._as(root)}.{self._name(use.attr)}")
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and _LOGGERS.fullmatch(node.value):
-                self.notes.append((node.lineno, _LOGGING))
+        for part in ast.walk(tree):
+            if isinstance(part, ast.Constant) and isinstance(part.value, str) and _LOGGERS.fullmatch(part.value):
+                self.notes.append((part.lineno, _LOGGING))
         for node in imports:
             if isinstance(node, ast.Import):
                 self._import(node)
@@ -223,8 +236,6 @@ class _Rewriting:
 
     def _report(self, line: int, name: str) -> None:
         instead = _INSTEAD.get(name.rpartition(".")[2])
-        if name.startswith("autogen_agentchat.state."):
-            instead = "states are plain JSON data of the same shapes"
         hint = f" ({instead})" if instead else ""
         self.left.append((line, f"{name} has no counterpart here{hint}; its import is left as it is"))
 

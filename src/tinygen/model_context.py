@@ -8,18 +8,25 @@ without results and results without their call; calls that never got their resul
 from __future__ import annotations
 
 from .component import Component
-from .errors import DecodeError, StateError, positive_int
+from .errors import ConfigError, DecodeError, StateError, positive_int
 from .journal import effect
 from .messages import AssistantMessage, FunctionExecutionResultMessage, LLMMessage, SystemMessage, UserMessage
+from .records import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
-    from .models import ChatCompletionClient, HasSchema, ToolSchema
+    from .models import ChatCompletionClient, Tool, ToolSchema
 
     Unit = list[LLMMessage]
+
+
+class ChatCompletionContextState(Record, tagged=False):
+    """What a context saves: the whole history."""
+
+    messages: list[LLMMessage]
 
 
 class ChatCompletionContext(Component):
@@ -65,13 +72,11 @@ class ChatCompletionContext(Component):
         """Replace the history by a saved one. Raises `StateError` and changes nothing if it does not fit."""
         from . import codec
 
-        if not isinstance(state, dict) or set(state) != {"messages"}:
-            raise StateError("$", f"expected an object with the one key 'messages', not {state!r:.80}")
         try:
-            messages = codec.decode(list[LLMMessage], state["messages"], mode="state", path="$.messages")
+            saved: ChatCompletionContextState = codec.decode(ChatCompletionContextState, state, mode="state")
         except DecodeError as error:
             raise StateError(error.path, error.problem) from error
-        self._messages = messages
+        self._messages = saved.messages
 
     def checkpoint(self) -> Callable[[], None]:
         """Mark this point of the history. The function returned goes back to it, past a `clear` too."""
@@ -86,6 +91,13 @@ class ChatCompletionContext(Component):
 
 class UnboundedChatCompletionContext(ChatCompletionContext):
     """Shows everything."""
+
+
+def given_context(context: ChatCompletionContext | None) -> ChatCompletionContext:
+    """The context that was given, if none one that shows everything. Raises `ConfigError` for anything else."""
+    if context is not None and not hasattr(context, "get_messages"):
+        raise ConfigError(f"model_context must be a ChatCompletionContext, not {context!r:.80}")
+    return UnboundedChatCompletionContext() if context is None else context
 
 
 class BufferedChatCompletionContext(ChatCompletionContext):
@@ -142,7 +154,7 @@ class TokenLimitedChatCompletionContext(ChatCompletionContext):
         model_client: ChatCompletionClient,
         *,
         token_limit: int | None = None,
-        tool_schema: Sequence[HasSchema | ToolSchema] | None = None,
+        tool_schema: Sequence[Tool | ToolSchema] | None = None,
         initial_messages: Sequence[LLMMessage] | None = None,
     ) -> None:
         super().__init__(initial_messages)

@@ -19,6 +19,7 @@ import asyncio
 import logging
 from collections import deque
 from contextvars import copy_context
+from operator import itemgetter
 
 from .cancellation import CancellationToken
 from .clock import Source, monotonic, source
@@ -43,12 +44,26 @@ if TYPE_CHECKING:
 _log = logging.getLogger("tinygen.run")
 
 GRACE = 0.2  # seconds a cancelled task gets before it is left behind
+AHEAD = 100  # items that a stream may be ahead of its reader before everybody else gets a turn
 
 
 class Scope(Source):
     """Where the current task works: a run and a place in it. Also the source of time and ids there."""
 
-    __slots__ = ("agent", "alone", "answered", "count", "event", "inside", "ledger", "place", "run", "said", "time")
+    __slots__ = (
+        "agent",
+        "alone",
+        "answered",
+        "count",
+        "event",
+        "inside",
+        "lasting",
+        "ledger",
+        "place",
+        "run",
+        "said",
+        "time",
+    )
 
     def __init__(self, run: Run, place: str, time: datetime, event: str | None = None, alone: bool = False) -> None:
         self.run = run
@@ -61,6 +76,7 @@ class Scope(Source):
         self.ledger = run.ledger  # and on whose account
         self.answered: tuple[str, Any] | None = None  # name and price of the model that answers, inside of a model call
         self.said: list[Any] = run.messages  # where messages said here are collected
+        self.lasting: list[Any] | None = None  # where a tool leaves what was said in it, in the order in which it stays
         self.count = 0
 
     def now(self) -> datetime:
@@ -333,7 +349,7 @@ class Run:
         if self.over:
             return
         if not isinstance(item, ModelClientStreamingChunkEvent):
-            self.ledger.admit("message")
+            self.ledger.admit_message()
             scope = current_scope()
             (scope.said if scope is not None and scope.run is self else self.messages).append(item)
         if self.output is not None:
@@ -628,6 +644,18 @@ async def _gather(tasks: Sequence[asyncio.Future[T]], token: CancellationToken |
 def _broke(task: asyncio.Future[Any]) -> bool:
     """Whether it ended badly; one that suspends lets the others finish."""
     return task.done() and (task.cancelled() or not isinstance(task.exception(), (Suspended, type(None))))
+
+
+def put_in_order(said: list[Any], mark: int, lasting: Sequence[BaseAgentEvent | BaseChatMessage]) -> None:
+    """What was said from `mark` on, side by side perhaps, in the order in which it stays; pieces before their whole."""
+    if len(lasting) < 2:
+        return
+    order = {message.id: at for at, message in enumerate(lasting)}
+    at, keyed = 0, []
+    for item in said[mark:]:
+        at = order.get(getattr(item, "full_message_id", None) or item.id, at)
+        keyed.append((at, item))
+    said[mark:] = [item for _, item in sorted(keyed, key=itemgetter(0))]
 
 
 async def settled(task: asyncio.Future[Any]) -> None:

@@ -125,8 +125,24 @@ class TaskRunner(Component):
         raise NotImplementedError
 
     async def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take over a saved state, whole or not at all. Raises `StateError`."""
-        raise NotImplementedError
+        """Take over a saved state, whole or not at all. Raises `StateError`; `AlreadyRunning` while it is at work."""
+        if self._at_work:
+            raise AlreadyRunning(self.name)
+        before = await self.save_state()
+        try:
+            await self._load(state)
+            self._suspension = self._load_suspension(state)
+        except BaseException as error:
+            await self._load(before)
+            if isinstance(error, DecodeError) and not isinstance(error, StateError):
+                raise StateError(error.path, error.problem) from error
+            raise
+
+    async def on_pause(self, cancellation_token: CancellationToken) -> None:
+        """The team it is in was paused."""
+
+    async def on_resume(self, cancellation_token: CancellationToken) -> None:
+        """The team it is in goes on."""
 
     async def checkpoint(self) -> Undo:
         """Mark this moment; the function returned goes back to it. Used when a turn is suspended."""
@@ -138,6 +154,16 @@ class TaskRunner(Component):
         When `run.begun`, a suspended run goes on: the task was delivered before, `run.messages` holds what was said.
         """
         raise NotImplementedError
+
+    async def _load(self, state: Mapping[str, Any]) -> None:
+        """Take over all of a saved state but a suspended run. What it raises has the state before loaded again."""
+        raise NotImplementedError
+
+    @property
+    def _at_work(self) -> bool:
+        """Whether a run of it goes on, or one around it that we are no part of."""
+        live = self._live
+        return live is not None and live.live and (live.owner is self or not _within(live))
 
     def _check_ready(self) -> None:
         """Raise `ConfigError` if a run cannot begin now; nothing has been touched yet."""

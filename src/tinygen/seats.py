@@ -10,11 +10,11 @@ from functools import partial
 
 from .actors import BaseAgent
 from .addresses import AgentId
-from .agents import BaseChatAgent, put_in_order
+from .agents import BaseChatAgent
 from .clock import new_id
 from .errors import AgentFailed, ConfigError, did_you_mean
 from .messages import BaseAgentEvent, BaseChatMessage, HandoffMessage, Response, TaskResult, ToolCallExecutionEvent
-from .run import current_scope, fan_out
+from .run import current_scope, fan_out, put_in_order
 from .runtime import SingleThreadedAgentRuntime
 
 TYPE_CHECKING = False

@@ -16,11 +16,11 @@ from enum import Enum
 from functools import lru_cache
 from inspect import isawaitable
 
-from .agents import current_token
+from .agents import current_token, expect_client
 from .errors import ConfigError, DecodeError, RequestError, StateError, did_you_mean, positive_int
 from .journal import effect
 from .messages import AssistantMessage, BaseChatMessage, FunctionCall, SelectorEvent, SystemMessage, UserMessage
-from .model_context import UnboundedChatCompletionContext
+from .model_context import given_context
 from .models import ChatCompletionClient, ask, ask_stream
 from .teams import BaseGroupChat
 
@@ -111,10 +111,7 @@ class SelectorGroupChat(BaseGroupChat):
         )
         if len(participants) < 2:
             raise ConfigError("SelectorGroupChat needs at least two participants to choose from")
-        if not hasattr(model_client, "create"):
-            raise ConfigError(f"model_client must be a ChatCompletionClient, not {model_client!r:.80}")
-        if model_context is not None and not hasattr(model_context, "get_messages"):
-            raise ConfigError(f"model_context must be a ChatCompletionContext, not {model_context!r:.80}")
+        expect_client(model_client)
         if not isinstance(selector_prompt, str):
             raise ConfigError(f"selector_prompt must be a text, not {selector_prompt!r:.80}")
         for argument, function in (("selector_func", selector_func), ("candidate_func", candidate_func)):
@@ -128,7 +125,7 @@ class SelectorGroupChat(BaseGroupChat):
         self._candidate_func = candidate_func
         self._streaming = model_client_streaming
         self._keeps_context = model_context is not None
-        self._context = model_context if model_context is not None else UnboundedChatCompletionContext()
+        self._context = given_context(model_context)
         self._heard = 0  # how much of the thread is in the context
         self._previous: str | None = None
         roles = [" ".join(f"{each.name}: {each.description}".split()) for each in participants]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from contextlib import aclosing
 
-from .agents import BaseChatAgent, as_seen_by, expect_state, last_response, loading
-from .errors import AlreadyRunning, ConfigError, Suspended
+from .agents import BaseChatAgent, as_seen_by, expect_client, expect_state
+from .errors import ConfigError, Suspended
 from .messages import (
     AssistantMessage,
     BaseAgentEvent,
@@ -17,7 +17,7 @@ from .messages import (
     TextMessage,
     UserMessage,
 )
-from .model_context import UnboundedChatCompletionContext
+from .model_context import given_context
 from .models import ask
 from .runner import TaskRunner
 
@@ -78,13 +78,12 @@ class SocietyOfMindAgent(BaseChatAgent):
         super().__init__(name, description)
         if not isinstance(team, TaskRunner):
             raise ConfigError(f"team of {name!r} must be a team, not {team!r:.80}")
-        if not hasattr(model_client, "create"):
-            raise ConfigError(f"model_client of {name!r} must be a ChatCompletionClient, not {model_client!r:.80}")
+        expect_client(model_client)
         self._team = team
         self._model_client = model_client
         self._instruction = instruction
         self._response_prompt = response_prompt
-        self._model_context = model_context if model_context is not None else UnboundedChatCompletionContext()
+        self._model_context = given_context(model_context)
 
     @property
     def model_context(self) -> ChatCompletionContext:
@@ -94,9 +93,6 @@ class SocietyOfMindAgent(BaseChatAgent):
     @property
     def produced_message_types(self) -> Sequence[type[BaseChatMessage]]:
         return (TextMessage,)
-
-    async def on_messages(self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken) -> Response:
-        return await last_response(self.on_messages_stream(messages, cancellation_token))
 
     async def on_messages_stream(
         self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken
@@ -128,16 +124,10 @@ class SocietyOfMindAgent(BaseChatAgent):
         await self._model_context.clear()
 
     async def on_pause(self, cancellation_token: CancellationToken) -> None:
-        if isinstance(self._team, BaseChatAgent):
-            await self._team.on_pause(cancellation_token)
-        elif pause := getattr(self._team, "pause", None):
-            await pause()
+        await self._team.on_pause(cancellation_token)
 
     async def on_resume(self, cancellation_token: CancellationToken) -> None:
-        if isinstance(self._team, BaseChatAgent):
-            await self._team.on_resume(cancellation_token)
-        elif resume := getattr(self._team, "resume", None):
-            await resume()
+        await self._team.on_resume(cancellation_token)
 
     async def save_state(self) -> Mapping[str, Any]:
         return self._save_suspension(
@@ -149,26 +139,8 @@ class SocietyOfMindAgent(BaseChatAgent):
             }
         )
 
-    async def load_state(self, state: Mapping[str, Any]) -> None:
-        if self._turn_of is not None and self._turn_of.live:
-            raise AlreadyRunning(self.name)
-        before = await self.save_state()
-        try:
-            await self._load(state)
-        except BaseException:
-            await self._load(before)
-            raise
-
     async def checkpoint(self) -> Undo:
-        undo_context = self._model_context.checkpoint()  # the run of the team is taken back by the run it is part of
-        undo_attributes = self.mark_attributes() if type(self) is not SocietyOfMindAgent else None
-
-        async def restore() -> None:
-            if undo_attributes is not None:
-                await undo_attributes()
-            undo_context()
-
-        return restore
+        return self.mark_context(SocietyOfMindAgent)  # the run of the team is taken back by the run it is part of
 
     def _parts(self) -> Sequence[TaskRunner]:
         return (self._team,)
@@ -218,15 +190,12 @@ class SocietyOfMindAgent(BaseChatAgent):
             await self._model_context.add_message(message.to_model_message())
 
     async def _load(self, state: Mapping[str, Any]) -> None:
-        with loading():
-            expect_state(state, "SocietyOfMindAgentState", "inner_team_state", "llm_context")
-            suspension = self._load_suspension(state)
-            await self._team.load_state(state.get("inner_team_state", {}))
-            if "llm_context" in state:
-                await self._model_context.load_state(state["llm_context"])
-            else:
-                await self._model_context.clear()  # AutoGen does not save it
-            self._suspension = suspension
+        expect_state(state, "SocietyOfMindAgentState", "inner_team_state", "llm_context")
+        await self._team.load_state(state.get("inner_team_state", {}))
+        if "llm_context" in state:
+            await self._model_context.load_state(state["llm_context"])
+        else:
+            await self._model_context.clear()  # AutoGen does not save it
 
 
 def _for_all(message: BaseChatMessage) -> BaseChatMessage:

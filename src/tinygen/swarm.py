@@ -64,7 +64,7 @@ class Swarm(BaseGroupChat):
                         f"agent {participant.name!r} can hand over to {target!r}, who is neither in the team nor named "
                         f"by a HandoffTermination; that will end the run{did_you_mean(target, self._names)}"
                     )
-                    found.append(Finding(kind="unknown-handoff", severity="warning", node=participant.name, text=text))
+                    found.append(Finding.warning("unknown-handoff", participant.name, text))
         return [*found, *self._unreachable()]
 
     def _unreachable(self) -> list[Finding]:
@@ -79,7 +79,7 @@ class Swarm(BaseGroupChat):
                 reached.add(name)
                 following.extend(targets(members[name]))
         return [
-            Finding(kind="unreachable", severity="warning", node=name, text=f"nobody hands over to {name!r}")
+            Finding.warning("unreachable", name, f"nobody hands over to {name!r}")
             for name in self._names
             if name not in reached
         ]

@@ -50,12 +50,16 @@ class _TaskTool(BaseStreamTool[TaskArgs, "BaseAgentEvent | BaseChatMessage", Tas
         self, args: TaskArgs, cancellation_token: CancellationToken
     ) -> AsyncGenerator[BaseAgentEvent | BaseChatMessage | TaskResult, None]:
         """Run the task: what is said in there, then its `TaskResult`."""
+        scope = current_scope()
         async with _turn_of(self._runner):
             run = self._runner.run_stream(task=args.task, cancellation_token=cancellation_token)
             async with aclosing(run) as stream:
                 async for item in stream:
-                    if isinstance(item, TaskResult) and item.pending:
-                        raise Suspended  # outside of a run, where nobody else raises it
+                    if isinstance(item, TaskResult):
+                        if item.pending:
+                            raise Suspended  # outside of a run, where nobody else raises it
+                        if scope is not None and scope.lasting is not None:
+                            scope.lasting.extend(item.messages)
                     yield item
 
     def return_value_as_string(self, value: Any) -> str:

@@ -12,10 +12,10 @@ result, but not in the thread.
 
 from __future__ import annotations
 
-from .agents import BaseChatAgent, expect_state, loading
+from .agents import BaseChatAgent, expect_state
 from .cancellation import CancellationToken
 from .conditions import TerminationCondition
-from .errors import AlreadyRunning, ConfigError, StateError, Suspended
+from .errors import ConfigError, StateError, Suspended
 from .messages import BaseAgentEvent, BaseChatMessage, SelectSpeakerEvent
 from .runner import TaskRunner
 from .seats import Seats
@@ -38,6 +38,8 @@ ALREADY_TERMINATED = "The group chat has already terminated."
 
 class Floor:
     """What a policy can do before a turn, beside naming who speaks: read the thread, say something, end the run."""
+
+    __slots__ = ("_marks", "_run", "_team", "reason", "said")
 
     def __init__(self, team: BaseGroupChat, run: Run, marks: list[Undo]) -> None:
         self.reason = "The group chat is stopped."
@@ -116,7 +118,7 @@ class BaseGroupChat(TaskRunner):
         custom_message_types: Sequence[type[Message]] | None = None,
         emit_team_events: bool = False,
     ) -> None:
-        _check_participants(type(self).__name__, participants)
+        _check_participants(type(self).__name__, participants, self.manager_name)
         if max_turns is not None and (type(max_turns) is not int or max_turns < 1):
             raise ConfigError(f"max_turns must be a whole number of at least 1, or None, not {max_turns!r}")
         if termination_condition is not None and not isinstance(termination_condition, TerminationCondition):
@@ -201,23 +203,23 @@ class BaseGroupChat(TaskRunner):
         if self._live is not None:
             self._live.pause()
         for participant in self._participants:
-            if isinstance(participant, BaseChatAgent):
-                await participant.on_pause(CancellationToken())
-            else:
-                await participant.pause()
+            await participant.on_pause(CancellationToken())
 
     async def resume(self) -> None:
         """Go on after `pause`."""
         for participant in self._participants:
-            if isinstance(participant, BaseChatAgent):
-                await participant.on_resume(CancellationToken())
-            else:
-                await participant.resume()
+            await participant.on_resume(CancellationToken())
         if self._live is not None:
             self._live.resume()
 
+    async def on_pause(self, cancellation_token: CancellationToken) -> None:
+        await self.pause()
+
+    async def on_resume(self, cancellation_token: CancellationToken) -> None:
+        await self.resume()
+
     async def save_state(self) -> Mapping[str, Any]:
-        """The session as JSON data: between runs, or of a suspended run."""
+        """The session as JSON data: between runs, or of one that is suspended, or paused between two turns."""
         from . import codec
 
         states: dict[str, Any] = {}
@@ -239,17 +241,6 @@ class BaseGroupChat(TaskRunner):
             manager["termination"] = dict(await self._termination.save_state())
         states[self.manager_name] = manager
         return self._save_suspension({"type": "TeamState", "version": "1.0.0", "agent_states": states})
-
-    async def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take over a saved session, whole or not at all. Raises `StateError`; `AlreadyRunning` during a run."""
-        if self._live is not None and self._live.live:
-            raise AlreadyRunning(self.name)
-        before = await self.save_state()
-        try:
-            await self._load(state)
-        except BaseException:
-            await self._load(before)
-            raise
 
     async def checkpoint(self) -> Undo:
         marks: list[Undo] = [self._mark()]
@@ -341,18 +332,18 @@ class BaseGroupChat(TaskRunner):
             for undo in reversed(marks):
                 await undo()
             raise
-        heard = list(floor.said)
         judged: list[Message] = list(floor.said)
         for speaker, answer in zip(speakers, said, strict=True):
             self._thread.extend(answer.thread)
-            heard.extend(answer.heard)
             judged.extend(answer.judged)
             self.note(speaker, answer.thread)
             for name, buffer in self._buffers.items():
                 if name != speaker:
                     buffer.extend(answer.heard)
         if run.outer is not None:
-            run.heard.extend(heard)
+            run.heard.extend(floor.said)
+            for answer in said:
+                run.heard.extend(answer.heard)
             run.judged.extend(judged)
         self._turn += 1
         reason = self.conclude(await self._judge(judged))
@@ -390,24 +381,22 @@ class BaseGroupChat(TaskRunner):
         return restore
 
     async def _load(self, state: Mapping[str, Any]) -> None:
-        with loading():
-            expect_state(state, "TeamState", "agent_states")
-            states = state.get("agent_states")
-            if not isinstance(states, dict):
-                raise StateError("$.agent_states", f"expected an object, not {states!r:.80}")
-            for name in (*self._names, self.manager_name):
-                if name not in states:
-                    raise StateError("$.agent_states", f"Agent state for {name} not found in the saved state.")
-            for name in states:
-                if name not in self._names and name != self.manager_name:
-                    raise StateError("$.agent_states", f"there is no participant {name!r} in this team")
-            suspension = self._load_suspension(state)
-            thread, turn = self._read_manager(states[self.manager_name])
-            buffers = {name: self._read_seat(name, states[name]) for name in self._names}
-            for participant in self._participants:
-                await participant.load_state(states[participant.name].get("agent_state"))
-            await self._load_manager(states[self.manager_name])
-        self._thread, self._turn, self._buffers, self._suspension = thread, turn, buffers, suspension
+        expect_state(state, "TeamState", "agent_states")
+        states = state.get("agent_states")
+        if not isinstance(states, dict):
+            raise StateError("$.agent_states", f"expected an object, not {states!r:.80}")
+        for name in (*self._names, self.manager_name):
+            if name not in states:
+                raise StateError("$.agent_states", f"Agent state for {name} not found in the saved state.")
+        for name in states:
+            if name not in self._names and name != self.manager_name:
+                raise StateError("$.agent_states", f"there is no participant {name!r} in this team")
+        thread, turn = self._read_manager(states[self.manager_name])
+        buffers = {name: self._read_seat(name, states[name]) for name in self._names}
+        for participant in self._participants:
+            await participant.load_state(states[participant.name].get("agent_state"))
+        await self._load_manager(states[self.manager_name])
+        self._thread, self._turn, self._buffers = thread, turn, buffers
 
     def _read_manager(self, state: Any) -> tuple[list[Message], int]:
         """The thread and the turn in a manager's state."""
@@ -447,15 +436,17 @@ class BaseGroupChat(TaskRunner):
         return f"{self.manager_name.removesuffix('GroupChatManager')}ManagerState"
 
 
-def _check_participants(team: str, participants: Sequence[Any]) -> None:
+def _check_participants(team: str, participants: Sequence[Any], manager: str) -> None:
     if not isinstance(participants, (list, tuple)) or not participants:
         raise ConfigError(f"{team} needs at least one participant, in a list; not {participants!r}")
-    names = []
+    names: list[str] = []
     for at, participant in enumerate(participants):
         if not isinstance(participant, (BaseChatAgent, BaseGroupChat)):
             raise ConfigError(f"participants[{at}] of {team} must be an agent or a team, not {participant!r}")
         if participant.name in names:
             raise ConfigError(f"{team} has two participants named {participant.name!r}; names must be unique")
+        if participant.name == manager:  # whose state stands beside theirs
+            raise ConfigError(f"{team} keeps the name {manager!r} for itself; give that participant another")
         names.append(participant.name)
 
 

@@ -130,8 +130,17 @@ class Toolbox:
             return workbench.streams(name)
         return isinstance(workbench, StreamWorkbench)
 
-    async def call(self, call: FunctionCall, token: CancellationToken, say: Callable[[Any], None] | None) -> Any:
-        """Call a tool; whatever goes wrong in it becomes a result for the model."""
+    async def call(
+        self,
+        call: FunctionCall,
+        token: CancellationToken,
+        say: Callable[[Any], None] | None = None,
+        kept: list[Any] | None = None,
+    ) -> Any:
+        """Call a tool; whatever goes wrong in it becomes a result for the model.
+
+        What it says goes to `say` as it comes, and is in `kept` in the end, in the order in which it stays.
+        """
         if call.name in self.handoff_tools:
             try:
                 return await self._hand_off(call, token)
@@ -152,7 +161,8 @@ class Toolbox:
             return await effect("tool", request, do, FunctionExecutionResult, name=call.name)
         stream = partial(self._call_stream, workbench, call, token)
         result: Any = None
-        async with aclosing(effect_stream("tool", request, stream, FunctionExecutionResult, name=call.name)) as items:
+        name, kind = call.name, FunctionExecutionResult
+        async with aclosing(effect_stream("tool", request, stream, kind, name=name, kept=kept)) as items:
             async for result in items:
                 if not isinstance(result, FunctionExecutionResult):
                     say(result)

@@ -22,7 +22,7 @@ from .messages import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .messages import BaseAgentEvent, BaseChatMessage, Image, RequestUsage, TaskResult
+    from .messages import BaseAgentEvent, BaseChatMessage, Image, Pending, RequestUsage, TaskResult
 
     Said = BaseAgentEvent | BaseChatMessage
 
@@ -32,7 +32,7 @@ _UNSAFE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff"
     "\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
-_INNER = re.compile(r"/(?:turn|tool) ")
+_INNER = re.compile(r"/tool [^/]*(?:/tool@\d+/[^/]*/turn )?|/turn ")  # a turn of a team that is a tool is no deeper
 _OUTERMOST = re.compile(r"[^/]*(?:/turn \d+)?")
 
 
@@ -69,12 +69,12 @@ def as_text(result: TaskResult) -> str:
     lines = []
     for item in result.messages:
         indent = "  " * depth(item)
-        head, text = f"{indent}{item.source}{_verb(item)}:", safe(body(item)).rstrip()
+        head, text = f"{indent}{_line(item.source + _verb(item))}:", safe(body(item)).rstrip()
         if "\n" in text:
-            lines += [safe(head), *(f"{indent}  {line}".rstrip() for line in text.split("\n"))]
+            lines += [head, *(f"{indent}  {line}".rstrip() for line in text.split("\n"))]
         else:
-            lines.append(f"{safe(head)} {text}".rstrip())
-    return "\n".join([*lines, f"-- {safe(_ending(result))}"])
+            lines.append(f"{head} {text}".rstrip())
+    return "\n".join([*lines, f"-- {_line(_ending(result))}"])
 
 
 def as_markdown(result: TaskResult, *, images: bool = False) -> str:
@@ -84,7 +84,7 @@ def as_markdown(result: TaskResult, *, images: bool = False) -> str:
     """
     blocks = []
     for item in result.messages:
-        text = f"**{_plain(item.source)}**{_verb(item)}\n\n{_marked(item, images)}".rstrip()
+        text = f"**{_plain(item.source)}**{_plain(_verb(item))}\n\n{_marked(item, images)}".rstrip()
         quote = "> " * depth(item)
         blocks.append("\n".join(f"{quote}{line}".rstrip() for line in text.split("\n")))
     return "\n\n".join([*blocks, "---", f"*{_plain(_ending(result))}*"]) + "\n"
@@ -115,13 +115,21 @@ _VERBS: dict[type, str] = {
 def _ending(result: TaskResult) -> str:
     """Why it ended, and what it took."""
     parts = [result.stop_reason or "done"]
-    parts += [f"waiting for {each.source} ({each.kind} {each.id})" for each in result.pending]
+    parts += [f"waiting for {asked(each)}" for each in result.pending]
     parts += [f"would not stop: {name}" for name in result.abandoned]
     count, usage = len(result.messages), result.usage
     used = f"{count} message{'s' * (count != 1)}, {usage.prompt_tokens} + {usage.completion_tokens} tokens"
     if cost := as_cost(usage):
         used += f", cost {cost}"
     return f"{'; '.join(parts)} ({used})"
+
+
+def asked(question: Pending) -> str:
+    """Who is asked, and what. The id, with which code answers, is not for people."""
+    content = question.content
+    prompt = content.get("prompt", content) if isinstance(content, dict) else content
+    words = "" if prompt is None else f": {prompt!s:.200}".rstrip(" :")
+    return f"{question.source} ({question.kind}{words})"
 
 
 def as_cost(usage: RequestUsage) -> str:
@@ -132,23 +140,39 @@ def as_cost(usage: RequestUsage) -> str:
 
 def _marked(item: Said, images: bool) -> str:
     if isinstance(item, MultiModalMessage):
-        return "\n\n".join(part if isinstance(part, str) else _picture(part, images) for part in item.content)
+        return "\n\n".join(_closed(part) if isinstance(part, str) else _picture(part, images) for part in item.content)
     if isinstance(item, (ToolCallRequestEvent, ToolCallExecutionEvent, CodeExecutionEvent)):
-        return _fenced(body(item))
-    return body(item)
+        return fenced(safe(body(item)))
+    return _closed(body(item))
+
+
+def _closed(text: str) -> str:
+    """`text` with its last code block closed: one that was cut off would swallow what others say after it."""
+    text, fence = safe(text), ""
+    for found in re.finditer(r"^ {0,3}(`{3,}(?=[^`]*$)|~{3,})(.*)$", text, re.MULTILINE):
+        if not fence:
+            fence = found[1]
+        elif found[1].startswith(fence) and not found[2].strip():
+            fence = ""
+    return f"{text}\n{fence}" if fence else text
 
 
 def _picture(image: Image, inline: bool) -> str:
     return f"![image]({image.data_uri})" if inline else f"*image, {image.media_type}, {len(image.data):,} bytes*"
 
 
-def _fenced(text: str) -> str:
+def fenced(text: str, language: str = "") -> str:
     """A code block that nothing in `text` can end."""
     longest = max((len(run) for run in re.findall("`{3,}", text)), default=2)
     fence = "`" * (longest + 1)
-    return f"{fence}\n{text}\n{fence}"
+    return f"{fence}{language}\n{text}\n{fence}"
 
 
 def _plain(text: str) -> str:
     """`text` on one line, none of it taken for Markdown."""
-    return re.sub(r"([\\`*_\[\]<>#|])", r"\\\1", safe(text).replace("\n", " "))
+    return re.sub(r"([\\`*_\[\]<>#|])", r"\\\1", _line(text))
+
+
+def _line(text: str) -> str:
+    """`text` on one line."""
+    return safe(text).replace("\n", " ")

@@ -24,7 +24,7 @@ from .messages import (
     TaskResult,
     UserInputRequestedEvent,
 )
-from .transcript import as_cost, body, depth, safe
+from .transcript import as_cost, asked, body, depth, safe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ class _Screen:
             if item.stop_reason is not None:
                 self._line(f"Finish reason: {item.stop_reason}")
             for question in item.pending:
-                self._line(f"Waiting for {question.source} ({question.kind} {question.id}): {question.content}")
+                self._line(f"Waiting for {asked(question)}")
             for name in item.abandoned:
                 self._line(f"Would not stop: {name}")
         if self._stats:

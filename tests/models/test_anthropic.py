@@ -32,7 +32,7 @@ from tinygen.models.anthropic import (
     AnthropicVertexChatCompletionClient,
     signature,
 )
-from tinygen.models.claude import ANSWER, REASONS, MessagesDecoder, decode_response, encode_message, tool_name
+from tinygen.models.claude import ANSWER, REASONS, MessagesDecoder, decode_response, encode_message
 from tinygen.models.http import Again
 from tinygen.models.wire import Request
 
@@ -266,7 +266,7 @@ async def test_names_and_ids_are_made_to_fit_and_names_come_back_as_they_were() 
     call = FunctionCall(id="functions.read:0", arguments="not json", name=name)
     result = FunctionExecutionResult(content="x", name=name, call_id=call.id)
     messages = [*QUESTION, said([call]), FunctionExecutionResultMessage(content=[result])]
-    async with Loopback([json_reply(body(use(tool_name(name)), stop="tool_use"))]) as server:
+    async with Loopback([json_reply(body(use("files_read_file"), stop="tool_use"))]) as server:
         async with client(base_url=server.url) as model:
             answer = await model.create(messages, tools=[{"name": name}])
 
@@ -276,6 +276,23 @@ async def test_names_and_ids_are_made_to_fit_and_names_come_back_as_they_were() 
     assert used["id"] == told["tool_use_id"]
     assert isinstance(used["input"], dict)
     assert [each.name for each in answer.content] == [name]
+
+
+def test_what_is_kept_of_an_answer_can_always_be_sent_again() -> None:
+    found = {"type": "web_search_tool_result", "tool_use_id": "s", "content": [{"n": float("inf"), "t": "\ud800"}]}
+
+    kept = decode_response(body(found)).kept
+
+    assert kept == {"anthropic": [{**found, "content": [{"n": None, "t": "\ufffd"}]}]}
+
+
+def test_what_is_nested_more_deeply_than_a_document_may_be_is_refused() -> None:
+    deep: Any = "x"
+    for _ in range(100):
+        deep = [deep]
+
+    with pytest.raises(ProtocolError, match=r"blocks of the answer cannot be kept.*nested deeper than 64 levels"):
+        decode_response(body({"type": "web_search_tool_result", "content": deep}))
 
 
 def test_a_message_that_holds_what_it_cannot_is_refused() -> None:
@@ -677,6 +694,15 @@ async def test_an_overload_at_the_head_of_a_stream_is_tried_again() -> None:
     assert (failed.value.request_id, failed.value.provider) == ("req_1", "127.0.0.1")
 
 
+async def test_an_overload_in_a_stream_that_nobody_asked_for_is_named_too() -> None:
+    error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
+    async with Loopback([sse_reply(error, done=False)]) as server, client(base_url=server.url) as model:
+        with pytest.raises(ModelError, match="Overloaded") as failed:
+            await model.create(QUESTION)
+
+    assert (failed.value.provider, failed.value.status) == ("127.0.0.1", 200)
+
+
 class Hurry:
     def now(self) -> datetime:
         return datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -729,7 +755,8 @@ async def test_a_stream_gives_thoughts_and_text_as_they_come_and_then_the_whole(
     assert pieces == ["h", "m", "a", "b", "c"]
     assert [isinstance(piece, ThoughtChunk) for piece in pieces] == [True, True, False, False, False]
     assert isinstance(answer, CreateResult)
-    assert (answer.content, answer.thought, answer.provider_data) == ("abc", "hm", {"anthropic": [THOUGHT]})
+    assert (answer.content, answer.thought) == ("abc", "hm")
+    assert answer.provider_data == {"anthropic": [THOUGHT], "by": "127.0.0.1 claude-sonnet-4-5"}
     assert server.requests[0].json["stream"] is True
 
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from loopback import Loopback, json_reply
+from tinygen import AssistantAgent, MultiModalMessage
 from tinygen.messages import (
     AssistantMessage,
     FunctionCall,
@@ -25,7 +27,7 @@ from tinygen.messages import (
 )
 from tinygen.models import COMPATIBLE, create_client
 from tinygen.models.dialects import DIALECTS, RESPONSES
-from tinygen.models.wire import checked_ask
+from tinygen.models.wire import Request, checked_ask
 
 PICTURE = Image(b"\x89PNG\r\n\x1a\n" + bytes(8))
 TOOLS: list[Any] = [
@@ -269,6 +271,7 @@ async def test_a_conversation_goes_on_elsewhere(source: str, target: str) -> Non
     check(body, dialect)
     text = json.dumps(body)
     assert all(word in text for word in ("Be brief.", "Remember: metric.", "And now?", "weather", "Rom"))
+    assert PICTURE.to_base64() in text
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -288,6 +291,28 @@ async def test_thinking_that_a_server_wants_back_is_in_the_field_it_came_in(targ
     assert all(SECRET not in message["content"] for message in said)
 
 
+@pytest.mark.parametrize(
+    ("source", "maker", "target"),
+    [
+        ("anthropic", "anthropic:claude-opus-4-1", "anthropic, thinking"),
+        ("responses", "responses:gpt-5", "responses"),
+        ("gemini", "gemini:gemini-3-pro", "gemini, signed"),
+    ],
+)
+async def test_what_one_model_signed_goes_to_no_other_one(source: str, maker: str, target: str) -> None:
+    bodies = []
+    for name in (maker, f"{maker}-mini"):
+        client = client_of(name)
+        ask = checked_ask([], stream=False, info=client.model_info)
+        result = client._counted(client._decode(SOURCES[source][1](True)), ask, Request("", {}, b""))
+        said = AssistantMessage(content=result.content, source="bot", provider_data=result.provider_data)
+        bodies.append(await body_for(target, [UserMessage(content="hi", source="ann"), said]))
+
+    assert [SECRET in json.dumps(body) for body in bodies] == [True, False]
+    for body in bodies:
+        TARGETS[target][1](body, "")
+
+
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("source", SOURCES)
 async def test_a_conversation_cut_anywhere_is_accepted_too(source: str, target: str) -> None:
@@ -297,3 +322,43 @@ async def test_a_conversation_cut_anywhere_is_accepted_too(source: str, target: 
     for start in range(len(whole)):
         check(await body_for(target, whole[start:]), dialect)
         check(await body_for(target, whole[: start + 1]), dialect)
+
+
+async def weather(city: str) -> str:
+    """Tells it."""
+    return f"sunny in {city}"
+
+
+async def time(city: str) -> str:
+    """Tells it."""
+    return f"noon in {city}"
+
+
+def agent_at(name: str, url: str) -> AssistantAgent:
+    options = {} if name.startswith("ollama") else {"api_key": "k" * 9}
+    model = create_client(name, base_url=url, **options)
+    return AssistantAgent("bot", model, tools=[weather, time], reflect_on_tool_use=True, system_message="Be brief.")
+
+
+@pytest.mark.parametrize("target", SOURCES)
+@pytest.mark.parametrize("source", SOURCES)
+async def test_an_agent_that_is_saved_on_one_provider_goes_on_on_another(source: str, target: str) -> None:
+    name, answer = SOURCES[source]
+    replies = [json_reply(answer(True)), json_reply(answer(False))]
+    async with Loopback(replies) as server:
+        first = agent_at(name, server.url)
+        await first.run(task=MultiModalMessage(content=["What is it like?", PICTURE], source="user"))
+        state = json.loads(json.dumps(await first.save_state()))
+
+    other, answer = SOURCES[target]
+    async with Loopback([json_reply(answer(False))]) as server:
+        second = agent_at(other, server.url)
+        await second.load_state(state)
+        result = await second.run(task="And now?")
+
+    assert result.messages[-1].to_text() == "so"
+    body = server.requests[0].json
+    TARGETS[target if target != "chat" else "deepseek"][1](body, "deepseek")
+    text = json.dumps(body)
+    assert all(word in text for word in ("Be brief.", "sunny in Rom", "noon in Rom", "And now?"))
+    assert PICTURE.to_base64() in text

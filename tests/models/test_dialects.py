@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from typing import Any
+from weakref import ref
 
 import pytest
 from hypothesis import given
@@ -21,6 +23,7 @@ from tinygen.messages import (
     SystemMessage,
     UserMessage,
 )
+from tinygen.models.conversations import Conversations, normalise
 from tinygen.models.dialects import (
     ANTHROPIC,
     CHAT,
@@ -32,10 +35,10 @@ from tinygen.models.dialects import (
     OPENAI,
     RESPONSES,
     Dialect,
-    call_arguments,
     fitted_schema,
-    normalise,
+    with_fitting_names,
 )
+from tinygen.models.wire import Ask, call_arguments
 
 SINGLE = replace(CHAT, name="single", parallel_calls=False)
 EVERY = [*DIALECTS.values(), SINGLE]
@@ -100,9 +103,18 @@ def test_only_the_messages_that_do_not_fit_are_made_anew() -> None:
     assert [a is b for a, b in zip(fitted, talk)] == [True, True, True, True, False, False, True]
 
 
+@pytest.mark.parametrize(
+    "message",
+    [said(["no call"]), said([results("a").content[0]]), FunctionExecutionResultMessage(content=[None])],  # type: ignore[list-item]
+)
+def test_a_message_that_holds_no_calls_or_results_is_refused_with_a_sentence(message: LLMMessage) -> None:
+    with pytest.raises(ConfigError, match="expected Function"):
+        Conversations(CHAT, repr).fitted([message])
+
+
 def test_what_is_no_message_is_refused_with_a_sentence() -> None:
     with pytest.raises(ConfigError, match="is not a message for a model"):
-        normalise([user(), {"role": "user"}], OPENAI)  # type: ignore[list-item]
+        Conversations(OPENAI, repr).fitted([user(), {"role": "user"}])  # type: ignore[list-item]
 
 
 # --- what every provider would refuse
@@ -159,6 +171,38 @@ def test_a_name_that_a_model_made_up_is_written_as_providers_allow_it() -> None:
 
     assert fitted[0].content[0].name == "look_up_"  # type: ignore[union-attr]
     assert fitted[1].content[0].name == "look_up_"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("dialect", [MISTRAL, OPENAI], ids=lambda each: each.name)
+def test_what_is_made_of_a_conversation_that_does_not_fit_is_made_once(dialect: Dialect) -> None:
+    talk = [
+        user(),
+        *(each for _ in range(3) for each in (calls("x" * 50, "b"), results("b", "x" * 50), said(), user())),
+    ]
+    conversations = Conversations(dialect, repr)
+    first, _, texts = conversations.fitted(talk)
+
+    again, _, same = conversations.fitted([*talk, said(), user()])
+
+    assert all(a is b for a, b in zip(first, again)) and all(a is b for a, b in zip(texts, same))
+
+
+def test_what_is_made_of_a_conversation_that_does_not_fit_goes_with_it() -> None:
+    talk: list[LLMMessage] = [user(), calls("x" * 50), results("x" * 50), results("y")]
+    made = [ref(each) for each in normalise(talk, OPENAI)[1:]]
+
+    del talk
+    gc.collect()
+
+    assert [each() for each in made] == [None] * 4
+
+
+def test_a_result_that_is_replaced_is_seen_in_what_was_made_anew() -> None:
+    talk = [user(), calls("x" * 50), results("x" * 50, text="one")]
+    normalise(talk, OPENAI)
+    talk[2].content = results("x" * 50, text="two").content
+
+    assert "two" in str(shape(normalise(talk, OPENAI)))
 
 
 def test_what_a_provider_wants_back_stays_with_calls_that_are_made_anew() -> None:
@@ -236,6 +280,14 @@ def test_calls_side_by_side_become_single_ones_where_that_is_all_a_model_knows()
     assert [fitted[0].thought, fitted[2].thought] == ["hm", None]  # type: ignore[union-attr]
 
 
+def test_an_empty_answer_stays_where_it_holds_what_the_provider_wants_back() -> None:
+    paused = said("", kept={"anthropic": [{"type": "server_tool_use"}]})
+    talk = [user(), paused, user(), said(" ", kept={"gemini": [{}]}), user()]
+
+    assert shape(normalise(talk, ANTHROPIC)) == ["U:hello", "A:", "U:hello", "U:hello"]
+    assert shape(normalise(talk, MISTRAL)) == ["U:hello", "U:hello", "U:hello"]
+
+
 # --- every conversation
 
 identities = st.sampled_from(["0", "1", "", "abcdefgh1", "x" * 70, "call_1"])
@@ -261,12 +313,49 @@ def test_whatever_is_said_fits_afterwards_and_fits_for_good(talk: list[LLMMessag
 
 
 @given(st.lists(a_message, max_size=9), st.sampled_from(EVERY))
+def test_what_is_remembered_of_messages_tells_whether_they_fit(talk: list[LLMMessage], dialect: Dialect) -> None:
+    fitted, letters, texts = Conversations(dialect, repr).fitted(talk)
+    wanted = normalise(talk, dialect)
+
+    assert list(fitted) == list(wanted) and (fitted is talk) == (wanted is talk)
+    assert len(letters) == len(texts) == len(fitted) and letters == letters.lower()
+
+
+@given(st.lists(a_message, max_size=9), st.sampled_from(EVERY))
 def test_no_result_of_a_tool_is_ever_lost(talk: list[LLMMessage], dialect: Dialect) -> None:
     def contents(messages: Any) -> list[str]:
         shown = [m.content for m in messages if isinstance(m, FunctionExecutionResultMessage)]
         return sorted(r.content for content in shown for r in content if not r.content.startswith("This call has no"))
 
     assert contents(normalise(talk, dialect)) == contents(talk)
+
+
+# --- names of tools
+
+
+def ask_with(*names: str, choice: Any = "auto") -> Ask:
+    tools: list[Any] = [{"name": name} for name in names]
+    return Ask([user()], tools, choice, None, {}, False)
+
+
+def test_names_of_tools_that_fit_are_sent_as_they_are() -> None:
+    ask = ask_with("a_b", "c")
+
+    assert with_fitting_names(ask, OPENAI) == (ask, {}) and with_fitting_names(ask, OPENAI)[0] is ask
+
+
+def test_names_of_tools_that_are_made_to_fit_differ_from_all_others() -> None:
+    ask, names = with_fitting_names(ask_with("a.b", "a_b", "a/b", "b" * 70, "b" * 71), OPENAI)
+
+    sent = [tool["name"] for tool in ask.tools]
+    assert sent == ["a_b_2", "a_b", "a_b_3", "b" * 64, f"{'b' * 60}_2"]
+    assert names == {"a_b_2": "a.b", "a_b_3": "a/b", "b" * 64: "b" * 70, f"{'b' * 60}_2": "b" * 71}
+
+
+def test_the_tool_to_call_is_named_as_it_is_sent() -> None:
+    ask, _ = with_fitting_names(ask_with("a.b", choice={"name": "a.b"}), OPENAI)
+
+    assert ask.choice == {"name": "a_b"}
 
 
 # --- arguments, fields, schemas
@@ -294,7 +383,9 @@ def test_arguments_are_an_object_whatever_the_model_wrote(text: str, arguments: 
         (OPENAI, "o3-mini", {"max_completion_tokens": 5, "seed": 1}),
         (OPENAI, "openai/gpt-5-mini", {"max_completion_tokens": 5, "seed": 1}),
         (OPENAI, "gpt-5-chat-latest", {"temperature": 0, "max_tokens": 5, "seed": 1}),
-        (OPENAI, "gpt-5.1", {"temperature": 0, "max_tokens": 5, "seed": 1}),
+        (OPENAI, "gpt-5.1", {"temperature": 0, "max_completion_tokens": 5, "seed": 1}),
+        (OPENAI, "gpt-5.6-luna", {"max_completion_tokens": 5, "seed": 1}),
+        (RESPONSES, "gpt-5.1", {"temperature": 0, "max_output_tokens": 5, "seed": 1}),
         (RESPONSES, "o3", {"max_output_tokens": 5, "seed": 1}),
         (MISTRAL, "mistral-small", {"temperature": 0, "max_tokens": 5, "random_seed": 1}),
         (DIALECTS["cerebras"], "gpt-oss", {"temperature": 0, "max_completion_tokens": 5, "seed": 1}),
@@ -302,6 +393,11 @@ def test_arguments_are_an_object_whatever_the_model_wrote(text: str, arguments: 
 )
 def test_fields_get_the_names_that_a_model_knows(dialect: Dialect, model: str, fitted: dict[str, Any]) -> None:
     assert dialect.fitted_fields(model, {"temperature": 0, "max_tokens": 5, "seed": 1}) == fitted
+
+
+@pytest.mark.parametrize("told", [{"reasoning_effort": "low"}, {"reasoning": {"effort": "low"}}])
+def test_a_model_that_is_told_to_reason_is_not_told_how_to_sample(told: dict[str, Any]) -> None:
+    assert OPENAI.fitted_fields("gpt-5.2", {"temperature": 0, **told}) == told
 
 
 TREE: dict[str, Any] = {

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import random
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from capabilities import module_at
 from formats import FORMATS
 from loopback import Loopback, Reply, pieces
 from recorded import NO_CLIENT, UNMATCHED, exchanges
@@ -35,23 +34,12 @@ def read_tests() -> Iterator[tuple[str, set[str]]]:
     for path in sorted(Path(__file__).parent.glob("test_*.py")):
         if path.name == Path(__file__).name or "recorded" not in path.read_text(encoding="utf-8"):
             continue
-        module = loaded(path)
+        module = module_at(path)
         for name, test in vars(module).items():
             marks = [mark for mark in getattr(test, "pytestmark", ()) if mark.name == "parametrize"]
             given = {str(getattr(each, "id", "")) for mark in marks for each in mark.args[1]}
             if name.startswith("test_") and given & known:
                 yield name, given & known
-
-
-def loaded(path: Path) -> Any:
-    """The module of a file of tests, which has been read already if its tests run, too."""
-    name = f"tests.models.{path.stem}"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec and spec.loader
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
 
 
 def needed(exchange: dict[str, Any]) -> list[str]:

@@ -299,10 +299,10 @@ async def test_older_models_that_have_tools_are_told_the_schema_in_words() -> No
 async def test_the_text_of_a_message_is_made_once() -> None:
     async with Loopback([json_reply(ANSWER)]) as server, client(server.url) as model:
         await model.create(QUESTION)
-        text = model._texts.texts(QUESTION)[0]
+        text = model._conversations.fitted(QUESTION)[2][0]
         await model.create([*QUESTION, *QUESTION])
 
-    assert model._texts.texts(QUESTION)[0] is text
+    assert model._conversations.fitted(QUESTION)[2][0] is text
     assert server.requests[1].json["contents"] == [{"role": "user", "parts": [{"text": "hello"}] * 2}]
 
 
@@ -403,6 +403,36 @@ def test_only_the_first_candidate_counts() -> None:
 def test_what_does_not_follow_the_protocol_is_said_to_be_so(body: Any) -> None:
     with pytest.raises(ProtocolError):
         decode_response(body)
+
+
+@pytest.mark.parametrize("chunks", [[None], [1], [{}]])
+def test_an_array_that_holds_no_answer_is_said_to_be_none(chunks: Any) -> None:
+    with pytest.raises(ProtocolError, match=r"no candidates|should be dict"):
+        decode_response(*chunks)
+
+
+def test_a_body_that_only_looks_like_an_array_is_refused() -> None:
+    with pytest.raises(ProtocolError, match="should be list"):
+        client("http://localhost/v1beta")._whole('[],"chunks":5')
+
+
+async def test_no_text_is_lost_in_a_last_event_that_breaks_the_protocol() -> None:
+    broken = {"candidates": [*chunk({"text": "hi"})["candidates"], "x"]}
+    reply = Reply(headers={"content-type": "text/event-stream"}, body=b"data: " + json.dumps(broken).encode())
+    async with Loopback([reply]) as server, client(server.url) as model:
+        with pytest.raises(ProtocolError, match="a candidate should be dict") as caught:
+            [item async for item in model.create_stream(QUESTION)]
+
+    assert caught.value.partial == "hi"
+
+
+def test_what_is_kept_of_an_answer_can_always_be_sent_again() -> None:
+    signed = {"text": "x", "thoughtSignature": "s"}
+    parts = [{"text": None}, signed, {"executableCode": {"n": float("inf"), "code": "\ud800"}}]
+
+    kept = result_of(chunk(*parts, reason="STOP")).provider_data
+
+    assert kept == {"gemini": [{"text": ""}, signed, {"executableCode": {"n": None, "code": "\ufffd"}}]}
 
 
 json_values = st.recursive(

@@ -201,10 +201,10 @@ async def test_a_model_that_has_tools_is_told_the_form_in_words() -> None:
 async def test_the_text_of_a_message_is_made_once() -> None:
     async with Loopback([json_reply(ANSWER)]) as server, client(server.url) as model:
         await model.create(QUESTION)
-        text = model._texts.texts(QUESTION)[0]
+        text = model._conversations.fitted(QUESTION)[2][0]
         await model.create(QUESTION)
 
-    assert model._texts.texts(QUESTION)[0] is text
+    assert model._conversations.fitted(QUESTION)[2][0] is text
 
 
 # --- what is understood

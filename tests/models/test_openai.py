@@ -30,7 +30,8 @@ from tinygen.messages import (
 from tinygen.models.chat import REASONS, ChatDecoder, decode_response, encode_message, response_format
 from tinygen.models.families import ModelFamily, known_info
 from tinygen.models.openai import AzureOpenAIChatCompletionClient, OpenAIChatCompletionClient
-from tinygen.models.wire import MessageTexts, one_system_message, strict_schema
+from tinygen.models.schemas import strict_schema
+from tinygen.models.wire import MessageTexts, one_system_message
 
 KEY = "sk-0123456789"
 LOCAL = "http://localhost:8000/v1"
@@ -138,6 +139,16 @@ async def test_tools_and_settings_go_into_the_request() -> None:
         "tool_choice": {"type": "function", "function": {"name": "weather"}},
         "messages": [{"role": "user", "content": "hello", "name": "user"}],
     }
+
+
+async def test_the_names_of_tools_come_back_as_each_request_gave_them() -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "read_file", "arguments": "{}"}}
+    reply = json_reply({"choices": [{"message": {"tool_calls": [call]}, "finish_reason": "tool_calls"}]})
+    async with Loopback([reply]) as server, client(base_url=server.url) as model:
+        answers = [await model.create(QUESTION, tools=[{"name": name}]) for name in ("read.file", "read_file")]
+
+    assert [request.json["tools"][0]["function"]["name"] for request in server.requests] == ["read_file"] * 2
+    assert [answer.content[0].name for answer in answers] == ["read.file", "read_file"]  # type: ignore[union-attr]
 
 
 async def test_without_tools_nothing_is_said_about_tools() -> None:

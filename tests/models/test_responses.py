@@ -341,6 +341,7 @@ def test_comments_between_the_steps_are_thoughts_unless_there_is_nothing_else() 
     for result in (result_of(comment, final), streamed([wire(events(comment, final))])[2]):
         assert (result.content, result.thought) == ('{"celsius": 3}', "Let me see.")
     assert result_of(comment).content == "Let me see."
+    assert streamed([wire(events(comment))])[0] == "Let me see."
 
 
 def test_several_messages_are_parted_by_a_blank_line() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from tinygen.messages import (
     UserMessage,
 )
 from tinygen.models import COMPATIBLE, NATIVE
-from tinygen.models.chat import REASONS, ChatDecoder, decode_response
+from tinygen.models.chat import REASONS, ChatDecoder, decode_response, encode_message
 from tinygen.models.dialects import DIALECTS
 from tinygen.models.openai import AzureOpenAIChatCompletionClient, OpenAIChatCompletionClient
 from tinygen.models.sse import EventDecoder
@@ -122,6 +123,16 @@ def test_a_server_of_this_machine_needs_no_key_and_may_be_elsewhere(name: str, m
 
     assert client._url == "http://gpu-box:1/v1/chat/completions"
     assert "authorization" not in client._headers
+
+
+def test_a_server_with_a_dash_in_its_name_is_moved_by_a_variable_that_a_shell_can_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GEMINI_CHAT_BASE_URL", "http://near:1/v1")
+
+    client: Any = create_client("gemini-chat:m")
+
+    assert client._url == "http://near:1/v1/chat/completions"
 
 
 def test_a_named_server_elsewhere_is_never_sent_the_key_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,6 +355,46 @@ def test_thoughts_that_come_in_pieces_are_put_together_for_openrouter() -> None:
 
     text = {"type": "reasoning.text", "text": exchange["expect"]["thinking"], "format": "unknown", "index": 0}
     assert (kept or {})["chat"]["reasoning_details"] == [text]
+
+
+def test_thoughts_whose_beginning_is_no_text_are_kept_as_they_are() -> None:
+    decoder = ChatDecoder("reasoning_details")
+    for text in (5, "a", ["b"], "c"):
+        detail = {"type": "reasoning.text", "text": text, "index": 0}
+        decoder.feed("", json.dumps({"choices": [{"index": 0, "delta": {"reasoning_details": [detail]}}]}))
+
+    assert decoder.whole().kept == {
+        "chat": {"reasoning_details": [{"type": "reasoning.text", "text": "c", "index": 0}]}
+    }
+
+
+@pytest.mark.parametrize("places", [range(20_000), [0] * 20_000, [None] * 20_000], ids=["own", "same", "none"])
+def test_any_number_of_calls_is_read_in_time(places: Any) -> None:
+    decoder, start = ChatDecoder(), time.process_time()
+    for n, place in enumerate(places):
+        call = {"index": place, "id": f"c{n}", "function": {"name": "f", "arguments": "{}"}}
+        decoder.take({"delta": {"tool_calls": [call]}})
+
+    assert len(decoder.whole().calls) == 20_000
+    assert time.process_time() - start < 5
+
+
+def test_white_space_is_not_held_back_for_ever() -> None:
+    decoder = ChatDecoder()
+
+    said = [decoder.take({"delta": {"content": "\n"}}) for _ in range(100)]
+
+    assert len("".join(said)) == 100
+
+
+def test_what_came_with_calls_goes_back_only_if_all_of_them_are_there() -> None:
+    made = [FunctionCall(id=str(n), name="f", arguments="{}") for n in range(2)]
+    kept = {"chat": {"calls": [{"extra_content": n} for n in range(2)]}}
+    talk = [AssistantMessage(content=made[at:], source="bot", provider_data=kept) for at in range(2)]
+
+    both, one = (json.loads(encode_message(message, dialect=DIALECTS["gemini-chat"])) for message in talk)
+
+    assert [call.get("extra_content") for call in (*both["tool_calls"], *one["tool_calls"])] == [0, 1, None]
 
 
 def test_pieces_of_thoughts_are_joined_only_where_they_belong_together() -> None:

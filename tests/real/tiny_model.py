@@ -36,7 +36,11 @@ def main(folder: str) -> None:
         vocab_size=len(tokenizer), num_key_value_heads=1, max_position_embeddings=4096, eos_token_id=end, **sizes
     )
     model = Qwen2ForCausalLM(config)
-    model.generation_config = GenerationConfig(eos_token_id=end, pad_token_id=end, do_sample=True)
+    # it never comes to an end by itself, so that an answer is as long as it is allowed to be, and speaks plain ASCII
+    mute = [number for number, letter in enumerate(letters) if not letter.isascii()]
+    model.generation_config = GenerationConfig(
+        eos_token_id=end, pad_token_id=end, do_sample=True, suppress_tokens=[*mute, end, end + 1]
+    )
     model.save_pretrained(folder)
 
 

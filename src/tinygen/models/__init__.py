@@ -50,21 +50,34 @@ if TYPE_CHECKING:
         parameters: NotRequired[ParametersSchema]
         strict: NotRequired[bool]
 
-    class HasSchema(Protocol):
-        """Anything that can stand in `tools`: an object with a name and a `schema`."""
-
-        @property
-        def name(self) -> str: ...
-        @property
-        def schema(self) -> ToolSchema: ...
-
-    ToolChoice = HasSchema | Literal["auto", "required", "none"]
     FinishReasons = Literal["stop", "length", "function_calls", "content_filter", "unknown"]
 
 else:
     Protocol = object
     ModelInfo = ToolSchema = ParametersSchema = dict
     FinishReasons = str
+
+
+class Tool(Protocol):
+    """What an agent or a workbench needs of a tool; a model client only of its `schema`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def description(self) -> str: ...
+    @property
+    def schema(self) -> ToolSchema: ...
+
+    async def run_json(
+        self, args: Mapping[str, Any], cancellation_token: CancellationToken | None = None, call_id: str | None = None
+    ) -> Any: ...
+    def return_value_as_string(self, value: Any) -> str: ...
+    async def save_state_json(self) -> Mapping[str, Any]: ...
+    async def load_state_json(self, state: Mapping[str, Any]) -> None: ...
+
+
+if TYPE_CHECKING:
+    ToolChoice = Tool | Literal["auto", "required", "none"]
 
 
 class ChatCompletionClient(Component):
@@ -87,7 +100,7 @@ class ChatCompletionClient(Component):
         self,
         messages: Sequence[LLMMessage],
         *,
-        tools: Sequence[HasSchema | ToolSchema] = (),
+        tools: Sequence[Tool | ToolSchema] = (),
         tool_choice: ToolChoice = "auto",
         json_output: bool | type[Any] | None = None,
         extra_create_args: Mapping[str, Any] = {},
@@ -109,7 +122,7 @@ class ChatCompletionClient(Component):
         self,
         messages: Sequence[LLMMessage],
         *,
-        tools: Sequence[HasSchema | ToolSchema] = (),
+        tools: Sequence[Tool | ToolSchema] = (),
         tool_choice: ToolChoice = "auto",
         json_output: bool | type[Any] | None = None,
         extra_create_args: Mapping[str, Any] = {},
@@ -132,13 +145,13 @@ class ChatCompletionClient(Component):
 
         return RequestUsage(0, 0)
 
-    def count_tokens(self, messages: Sequence[LLMMessage], *, tools: Sequence[HasSchema | ToolSchema] = ()) -> int:
+    def count_tokens(self, messages: Sequence[LLMMessage], *, tools: Sequence[Tool | ToolSchema] = ()) -> int:
         """About how many tokens a request takes; an estimate, made offline (see tokens.py)."""
         from .tokens import estimate_tokens
 
         return estimate_tokens(messages, tools)
 
-    def remaining_tokens(self, messages: Sequence[LLMMessage], *, tools: Sequence[HasSchema | ToolSchema] = ()) -> int:
+    def remaining_tokens(self, messages: Sequence[LLMMessage], *, tools: Sequence[Tool | ToolSchema] = ()) -> int:
         """About how many tokens are left in the context window beside this request."""
         return 128_000 - self.count_tokens(messages, tools=tools)
 
@@ -178,7 +191,7 @@ class ObservedClient(ChatCompletionClient):
         self,
         messages: Sequence[LLMMessage],
         *,
-        tools: Sequence[HasSchema | ToolSchema] = (),
+        tools: Sequence[Tool | ToolSchema] = (),
         tool_choice: ToolChoice = "auto",
         json_output: bool | type[Any] | None = None,
         extra_create_args: Mapping[str, Any] = {},
@@ -189,8 +202,7 @@ class ObservedClient(ChatCompletionClient):
         async def call() -> CreateResult:
             return await self._create(messages, cancellation_token=cancellation_token, **arguments)
 
-        if _is_known():
-            will_answer(self)
+        if _is_known(self):
             return await call()
         return await effect("model", _request(messages, arguments), call, CreateResult, **_names(self))
 
@@ -198,7 +210,7 @@ class ObservedClient(ChatCompletionClient):
         self,
         messages: Sequence[LLMMessage],
         *,
-        tools: Sequence[HasSchema | ToolSchema] = (),
+        tools: Sequence[Tool | ToolSchema] = (),
         tool_choice: ToolChoice = "auto",
         json_output: bool | type[Any] | None = None,
         extra_create_args: Mapping[str, Any] = {},
@@ -209,8 +221,7 @@ class ObservedClient(ChatCompletionClient):
         def stream() -> AsyncGenerator[str | CreateResult, None]:
             return self._create_stream(messages, cancellation_token=cancellation_token, **arguments)
 
-        if _is_known():
-            will_answer(self)
+        if _is_known(self):
             return stream()
         return effect_stream("model", _request(messages, arguments), stream, CreateResult, **_names(self))
 
@@ -223,13 +234,16 @@ class ObservedClient(ChatCompletionClient):
         raise NotImplementedError
 
 
-def _is_known() -> bool:
+def _is_known(client: ChatCompletionClient) -> bool:
     """Whether the model call that begins here is part of an effect already, or nobody would hear of it."""
     scope = current_scope()
     if scope is None:
         return not ambient()
+    if scope.inside == "model":
+        scope.answered = client.billing()
+        return True
     # a synchronous tool may have an event loop of its own, in its thread; the run is not touched from there
-    return scope.inside == "model" or scope.run.task.get_loop() is not asyncio._get_running_loop()
+    return scope.run.task.get_loop() is not asyncio._get_running_loop()
 
 
 def _tells(client: ChatCompletionClient) -> bool:
@@ -241,7 +255,7 @@ async def ask(
     client: ChatCompletionClient,
     messages: Sequence[LLMMessage],
     *,
-    tools: Sequence[HasSchema | ToolSchema] = (),
+    tools: Sequence[Tool | ToolSchema] = (),
     tool_choice: ToolChoice = "auto",
     json_output: bool | type[Any] | None = None,
     cancellation_token: CancellationToken | None = None,
@@ -261,7 +275,7 @@ def ask_stream(
     client: ChatCompletionClient,
     messages: Sequence[LLMMessage],
     *,
-    tools: Sequence[HasSchema | ToolSchema] = (),
+    tools: Sequence[Tool | ToolSchema] = (),
     tool_choice: ToolChoice = "auto",
     json_output: bool | type[Any] | None = None,
     cancellation_token: CancellationToken | None = None,
@@ -407,7 +421,7 @@ def permissive(family: str) -> ModelInfo:
     }
 
 
-def schema_of(tool: HasSchema | ToolSchema) -> ToolSchema:
+def schema_of(tool: Tool | ToolSchema) -> ToolSchema:
     """The schema of a tool given as an object or as its schema. Raises `ConfigError` for what is neither."""
     schema = tool if isinstance(tool, dict) else getattr(tool, "schema", None)
     if not isinstance(schema, dict) or not isinstance(schema.get("name"), str):

@@ -9,7 +9,7 @@ from functools import partial
 from urllib.parse import quote
 
 from ..errors import ConfigError
-from .base import HEADERS, HTTPChatCompletionClient
+from .base import HTTPChatCompletionClient
 from .claude import (
     BINDING,
     BOUND,
@@ -18,25 +18,20 @@ from .claude import (
     decode_response,
     encode_message,
     encode_request,
-    tool_name,
     version_of,
 )
-from .families import checked_info, known_info, window
+from .dialects import ANTHROPIC
 from .keys import bearer, host_of, server_at, usable_key
-from .wire import MessageTexts, Request, short
+from .wire import Request, short
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from datetime import datetime
     from typing import Any
 
-    from ..messages import LLMMessage
-    from . import HasSchema, ModelInfo, ToolSchema
     from .keys import TokenProvider
     from .wire import Answer, Ask, StreamDecoder
-
-RESERVED = ("stream", "messages")  # of the request: the client's own business
 
 _KINDS: dict[str, Any] = {
     "tools": (list, tuple),
@@ -58,18 +53,18 @@ class AnthropicChatCompletionClient(HTTPChatCompletionClient):
             another server needs none either.
         auth_token: sent as a bearer token instead of a key; default ANTHROPIC_AUTH_TOKEN, if there is no key.
         base_url: with or without the version; default ANTHROPIC_BASE_URL, else "https://api.anthropic.com".
-        model_info: what the model can do, where the name does not tell.
         max_tokens: of an answer; where a budget of thinking is given, beside that.
         parallel_tool_calls: False lets the model call one tool at a time.
-        parameters: further fields of every request: temperature, top_p, top_k, stop_sequences, metadata, system, the
-            provider's own tools, thinking such as `{"type": "adaptive"}`. Where a model thinks, and in new models
-            altogether, temperature, top_p and top_k are left out, and no tool can be forced.
-
-    The other arguments are those of `HTTPChatCompletionClient`.
+        options: the other arguments of `HTTPChatCompletionClient`, and further fields of every request: temperature,
+            top_p, top_k, stop_sequences, metadata, system, the provider's own tools, thinking such as
+            `{"type": "adaptive"}`. Where a model thinks, and in new models altogether, temperature, top_p and top_k are
+            left out, and no tool can be forced.
     """
 
     provider = "anthropic"
+    _dialect = ANTHROPIC
     _reasons = REASONS
+    _reserved = ("stream", "messages")
     _key_variable = "ANTHROPIC_API_KEY"
 
     def __init__(
@@ -79,43 +74,23 @@ class AnthropicChatCompletionClient(HTTPChatCompletionClient):
         api_key: str | None = None,
         auth_token: str | None = None,
         base_url: str | None = None,
-        model_info: ModelInfo | None = None,
         max_tokens: int = 4096,
-        timeout: float | None = 600.0,
-        read_timeout: float | None = None,
-        connect_timeout: float = 5.0,
-        max_retries: int = 2,
-        max_retry_wait: float = 60.0,
-        default_headers: Mapping[str, str] | None = None,
-        http_client: Any = None,
-        _waiting: Any = None,
-        **parameters: Any,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            model=model,
-            model_info=known_info(model) if model_info is None else checked_info(model_info),
-            timeout=timeout,
-            read_timeout=read_timeout,
-            connect_timeout=connect_timeout,
-            max_retries=max_retries,
-            max_retry_wait=max_retry_wait,
-            default_headers=default_headers,
-            http_client=http_client,
-            _waiting=_waiting,
-        )
-        parameters.pop("model_capabilities", None)  # AutoGen's, deprecated there
-        _check(parameters)
+        super().__init__(model=model, **options)
+        _check(self._parameters)
         if not isinstance(max_tokens, int) or isinstance(max_tokens, bool) or max_tokens < 1:
             raise ConfigError(f"max_tokens must be a count, 1 or more, not {max_tokens!r}")
-        self._parameters = {"model": model, "max_tokens": max_tokens, **parameters}
-        self._texts = {it: MessageTexts(partial(encode_message, thoughts=it)) for it in (True, False)}
-        self._names: dict[str, str] = {}  # of tools, by the names under which they were sent
+        self._parameters = {"model": model, "max_tokens": max_tokens, **self._parameters}
         self._token = auth_token
-        self._headers = {**HEADERS, "anthropic-version": _API}
+        self._headers["anthropic-version"] = _API
         if version_of(model) >= BOUND:
             betas = [self._default_headers.pop("anthropic-beta", ""), BINDING]
             self._headers["anthropic-beta"] = ",".join(filter(None, betas))
         self._connect_to(base_url, api_key)
+        self._conversations = {
+            thoughts: self._conversations_by(partial(encode_message, thoughts=thoughts)) for thoughts in (True, False)
+        }
 
     def _connect_to(self, base_url: str | None, api_key: str | None) -> None:
         base_url = base_url or os.environ.get("ANTHROPIC_BASE_URL") or "https://api.anthropic.com"
@@ -140,35 +115,18 @@ class AnthropicChatCompletionClient(HTTPChatCompletionClient):
     async def _authorization(self) -> dict[str, str]:
         return await bearer(self._token, None)
 
-    async def _request(self, ask: Ask) -> Request:
+    def _body(self, ask: Ask) -> bytes:
         _check(ask.extra)
-        for tool in ask.tools:
-            self._names[tool_name(tool["name"])] = tool["name"]
-        body = encode_request(ask, self._model, self._parameters, lambda talk, it: self._texts[it].texts(talk))
-        return Request(
-            self._address(ask), {**self._headers, **await self._authorization(), **self._default_headers}, body
-        )
-
-    def _address(self, ask: Ask) -> str:
-        return self._url
+        return encode_request(ask, self._model, self._parameters, self._conversations)
 
     def _decode(self, data: dict[str, Any]) -> Answer:
-        return decode_response(data, self._names)
+        return decode_response(data)
 
     def _decoder(self) -> StreamDecoder:
-        return MessagesDecoder(self._names)
-
-    def remaining_tokens(self, messages: Sequence[LLMMessage], *, tools: Sequence[HasSchema | ToolSchema] = ()) -> int:
-        """About how many tokens are left in the context window beside this request."""
-        return window(self._model) - self.count_tokens(messages, tools=tools)
+        return MessagesDecoder()
 
 
 def _check(parameters: Mapping[str, Any]) -> None:
-    for name in RESERVED:
-        if name in parameters:
-            raise ConfigError(
-                f"{name!r} is set by the client itself; use create() or create_stream() instead of giving it"
-            )
     for name, kind in _KINDS.items():
         if parameters.get(name) is not None and not isinstance(parameters[name], kind):
             raise ConfigError(f"{name} cannot be {short(parameters[name])}; it is sent as the provider knows it")

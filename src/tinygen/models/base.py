@@ -1,19 +1,16 @@
 """The base of every model client over HTTP: requests, retries, deadlines, streams and errors.
 
-An `_Exchange` is one request with its attempts. An attempt that another one may mend raises `Again`; whatever else
-goes wrong is a `ModelError`, and no text it carries holds a secret. Nothing is tried again once a piece of the answer
-has reached the caller.
+Whatever goes wrong is a `ModelError`, and no text it carries holds a secret. Nothing is tried again once a piece of the
+answer has reached the caller.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 import re
 import threading
 from collections.abc import Mapping
 
-from ..clock import REAL, source
 from ..errors import (
     AuthenticationError,
     ConfigError,
@@ -23,33 +20,43 @@ from ..errors import (
     ProtocolError,
     RateLimitError,
     RequestError,
-    ResponseTooLarge,
     ServerError,
 )
-from ..messages import RequestUsage, ThoughtChunk
+from ..messages import FunctionCall, RequestUsage, ThoughtChunk
 from . import ObservedClient, class_name
-from .http import BODY_LIMIT, Again, Cut, Pool, cause, failure, send_through
-from .lines import Guard
+from .conversations import Conversations
+from .dialects import CHAT, with_fitting_names
+from .exchange import Exchange, Waiting
+from .families import checked_info, known_info, window
+from .http import Again, Cut, Pool
+from .keys import host_of
 from .sse import EventDecoder
 from .tokens import TokenCounter
-from .wire import BAD_KEY, QUOTA, checked_ask, complaint, parse, presentable, shown, start_of
+from .wire import (
+    BAD_KEY,
+    QUOTA,
+    Request,
+    checked_ask,
+    complaint,
+    parse,
+    presentable,
+    reserved,
+    shown,
+    start_of,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-    from datetime import datetime
-    from typing import Any, NoReturn
+    from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+    from typing import Any
 
     from typing_extensions import Self
 
     from ..cancellation import CancellationToken
     from ..messages import CreateResult, LLMMessage
-    from . import HasSchema, ModelInfo, ToolChoice, ToolSchema
-    from .lines import Line
-    from .wire import Answer, Ask, Complaint, Reason, Request, StreamDecoder
-
-TAIL = 0.05  # seconds spent on reading the end of a finished stream, so that its connection can be used again
-ERROR_LIMIT = 64 * 2**10  # bytes read of an error body
+    from . import ModelInfo, Tool, ToolSchema
+    from .dialects import Dialect
+    from .wire import Answer, Ask, Complaint, Reason, StreamDecoder
 
 # of every request; compressed answers are not asked for, since proxies hold streams up to compress them
 HEADERS = {
@@ -67,253 +74,21 @@ _NO_MATTER = frozenset(
 
 _lock = threading.Lock()
 
-# --- one request
-
-
-class Waiting:
-    """The time of day and the sleep that retries use; tests give their own."""
-
-    now: Callable[[], datetime] = staticmethod(REAL.now)
-    sleep: Callable[[float], Awaitable[None]] = staticmethod(asyncio.sleep)
-
-
-class _Exchange:
-    """One request with its retries."""
-
-    def __init__(self, client: HTTPChatCompletionClient, request: Request, token: CancellationToken | None) -> None:
-        self.response: Any = None
-        self._client = client
-        self._request = request
-        self._token = token
-        self._attempts = 0
-        self._deadline = asyncio.get_running_loop().time() + client._timeout
-        self._guard: Guard | None = None
-        self._own = False
-        self._pieces: Any = None
-        self._size = 0
-
-    async def start(self) -> None:
-        """Send the request once. Afterwards `response` is one with status 200, its body unread."""
-        self._attempts += 1
-        guard = self._guard = self._watch()
-        try:
-            await self._send(guard)
-            if not 200 <= self.response.status_code < 300:
-                await self._refused()
-        except BaseException as error:  # translated and raised
-            translated = self._translated(error)
-            raise translated from translated.__cause__
-
-    async def next(self) -> bytes:
-        """The next piece of the body, b"" at its end. Raises `ResponseTooLarge`."""
-        if self._guard is None or self._pieces is None:
-            return b""
-        try:
-            self._guard.check()
-            if self._own:
-                piece: bytes = await anext(self._pieces, b"")
-            else:
-                piece = await self._guard.step(_following(self._pieces))
-        except BaseException as error:  # translated and raised
-            translated = self._translated(error)
-            raise translated from translated.__cause__
-        if not piece:
-            self._pieces = None
-        self._size += len(piece)
-        if self._size > BODY_LIMIT:
-            raise ResponseTooLarge(f"the answer has more than {BODY_LIMIT:,} bytes")
-        return piece
-
-    async def body(self) -> str:
-        """The whole body. Raises `ResponseTooLarge`."""
-        promised = _positive(self.response.headers.get("content-length", ""), 1)
-        if promised and promised > BODY_LIMIT:
-            raise ResponseTooLarge(f"the answer has {promised:,.0f} bytes, more than {BODY_LIMIT:,}")
-        parts = []
-        while piece := await self.next():
-            parts.append(piece)
-        return b"".join(parts).decode("utf-8", "replace")
-
-    async def end(self, tail: bool = False) -> None:
-        """Let go of the connection: for the next request if the body was read to its end, else close it.
-
-        `tail` says that little more can come, so that it is worth reading.
-        """
-        guard, response, pieces = self._guard, self.response, self._pieces
-        self._guard = self.response = self._pieces = None
-        if guard is None:
-            return
-        guard.release()
-        try:
-            if guard.line is not None and pieces is not None:
-                await _read_out(pieces, guard.line, TAIL if tail else 0.0)
-        finally:
-            if response is not None:
-                await response.aclose()
-            if pieces is not None and not self._own:
-                await pieces.aclose()
-
-    async def pause(self, again: Again) -> None:
-        """Wait before the next attempt. Raises the error if there shall be none."""
-        error, client, loop = again.error, self._client, asyncio.get_running_loop()
-        if self._attempts > client._max_retries:
-            raise _worded(error, f"(tried {self._attempts} times)" if self._attempts > 1 else "") from error.__cause__
-        chance = source.get().random()
-        if again.wait is None:
-            wait = min(8.0, 0.5 * 2 ** (self._attempts - 1)) * (0.2 + 0.8 * chance)
-        else:
-            wait = again.wait + 0.1 * chance * (1 + again.wait)
-        if again.wait is not None and again.wait > client._max_retry_wait:
-            when = _utc(client._waiting.now().timestamp() + again.wait)
-            raise _worded(
-                error,
-                f"It asks to wait {again.wait:,.0f} s, until {when}; that is longer than "
-                f"max_retry_wait={client._max_retry_wait:g}, so try again then.",
-            ) from error.__cause__
-        if loop.time() + wait > self._deadline:
-            late = f"Another attempt would come after the deadline (timeout={client._timeout:g})."
-            raise _worded(error, late) from error.__cause__
-        guard = self._watch()
-        try:
-            await guard.step(_awaited(client._waiting.sleep(wait)))
-        finally:
-            guard.release()
-
-    def _watch(self) -> Guard:
-        return Guard(self._deadline, self._client._timeout, self._token)
-
-    async def _send(self, guard: Guard) -> None:
-        client, request = self._client, self._request
-        pool = await client._pool() if client._http_client is None else client._http_client
-        self._own = isinstance(pool, Pool) and pool.own
-
-        async def send() -> None:
-            if isinstance(pool, Pool):
-                self.response = await pool.send(request, client._timeouts, guard)
-            else:
-                self.response = await send_through(pool, request, client._timeouts)
-
-        guard.check()
-        await (send() if self._own else guard.step(send()))
-        client.last_answer = asyncio.get_running_loop().time(), self.response.headers
-        self._pieces = self.response.aiter_bytes()
-        self._size = 0
-
-    async def _refused(self) -> NoReturn:
-        """Raise the error for a status other than 200."""
-        client, response = self._client, self.response
-        body = b""
-        try:
-            while len(body) < ERROR_LIMIT and (piece := await self.next()):
-                body += piece
-        except (Again, ModelError):
-            pass  # the status says enough
-        said = client._complaint(body.decode("utf-8", "replace"))
-        error = client._refusal(response.status_code, said, response.headers.get("location", ""))
-        error.request_id = said.request_id
-        wait = error.retry_after = self._retry_after() if said.retry_after is None else said.retry_after
-        may = response.headers.get("x-should-retry")
-        status: int = response.status_code
-        again = may == "true" if may in ("true", "false") else status in (408, 409, 429) or status >= 500
-        if again and said.code != QUOTA:
-            raise Again(error, wait)
-        raise error
-
-    def _retry_after(self) -> float | None:
-        """The longer wait of the headers `retry-after-ms` and `retry-after`, as far as they make sense."""
-        headers = self.response.headers
-        text = headers.get("retry-after", "")
-        waits = [_positive(headers.get("retry-after-ms", ""), 0.001), _positive(text, 1)]
-        if text and waits[1] is None and (moment := _moment(text)) is not None:
-            waits[1] = max(0.0, moment - self._client._waiting.now().timestamp())
-        return max((wait for wait in waits if wait is not None), default=None)
-
-    def _translated(self, error: BaseException) -> BaseException:
-        """The error as the caller shall see it."""
-        original = error
-        if isinstance(error, asyncio.CancelledError):
-            return error
-        if self._guard is not None and self._guard.reason is not None:
-            error = self._guard.reason
-        elif isinstance(error, Exception) and not isinstance(error, Again):
-            error = failure(error, begun=self.response is not None)
-        inner = error.error if isinstance(error, Again) else error
-        if isinstance(inner, ModelError):
-            inner.__cause__ = cause(original)
-            self._client._finish(inner, self._request, self.response)
-        return error
-
-
-async def _awaited(work: Awaitable[None]) -> None:
-    await work
-
-
-async def _following(pieces: Any) -> Any:
-    return await anext(pieces, b"")
-
-
-async def _read_out(pieces: Any, line: Line, seconds: float) -> None:
-    """Read what is left, for so long, then break the line: either way no generator is left half run."""
-    timer = asyncio.get_running_loop().call_later(seconds, line.abort)
-    try:
-        if not seconds:
-            line.abort()
-        async for _ in pieces:
-            pass
-    except Exception:  # all that was wanted has been read; only the connection is lost
-        line.abort()
-    finally:
-        timer.cancel()
-
-
-def _worded(error: ModelError, addition: str) -> ModelError:
-    error.args = (f"{error} {addition}".rstrip(),)
-    return error
-
-
-def _positive(text: str, unit: float) -> float | None:
-    try:
-        value = float(text.replace("_", "?")) * unit  # Python reads 1_0 as a number, no server does
-    except ValueError:
-        return None
-    return max(0.0, value) if math.isfinite(value) else None
-
-
-def _moment(text: str) -> float | None:
-    """The time that a header gives as a date, which is always one of Greenwich."""
-    from datetime import timezone
-    from email.utils import parsedate_to_datetime
-
-    try:
-        date = parsedate_to_datetime(text)
-        return (date.replace(tzinfo=timezone.utc) if date.tzinfo is None else date).timestamp()
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-
-
-def _utc(timestamp: float) -> str:
-    from datetime import datetime, timezone
-
-    try:
-        return datetime.fromtimestamp(timestamp, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
-    except (OverflowError, ValueError, OSError):
-        return "a day too far away to name"
-
-
 # --- the base of every client
 
 
 class HTTPChatCompletionClient(ObservedClient):
     """A model behind HTTP.
 
-    A provider is a class that derives from this one. It sets `_url` and defines `_request` (an `Ask` becomes a
-    `Request`), `_decode` (a whole body becomes an `Answer`), `_decoder` (what takes the events of a stream in) and
-    `_reasons` (the provider's words for why an answer ends); where they differ from the usual, `_framing` (how a
-    stream is divided into events) and `_complaint` (what an error body says).
+    A provider is a class that derives from this one. It sets `_url` and `_headers` and defines `_body` (an `Ask`
+    becomes the body of a request), `_decode` (a whole body becomes an `Answer`), `_decoder` (what takes the events of a
+    stream in) and `_reasons` (the provider's words for why an answer ends); where they differ from the usual,
+    `_dialect` (what the provider accepts), `_reserved` (fields that callers may not set), `_framing` (how a stream is
+    divided into events), `_complaint` (what an error body says), `_address` and `_authorization`.
 
     Args:
         model: the provider's name of the model.
-        model_info: what the model can do.
+        model_info: what the model can do, where the name does not tell.
         timeout: seconds for one call, with all its attempts and waits.
         read_timeout: seconds without a byte from the server; None for `timeout`.
         connect_timeout: seconds for a connection to come about.
@@ -321,11 +96,14 @@ class HTTPChatCompletionClient(ObservedClient):
         max_retry_wait: seconds; a provider that asks for a longer wait makes the call fail at once.
         default_headers: sent with every request.
         http_client: an `httpx.AsyncClient` of yours, or what behaves like one; it is not closed with this client.
+        parameters: further fields of every request.
     """
 
     provider = "the provider"
     key_help = "Check the API key."
     _url: str  # an address of the provider
+    _dialect: Dialect = CHAT
+    _reserved: Sequence[str] = ()
     _framing: type[EventDecoder] = EventDecoder
     _reasons: Mapping[str, Reason] = {}
 
@@ -333,7 +111,7 @@ class HTTPChatCompletionClient(ObservedClient):
         self,
         *,
         model: str,
-        model_info: ModelInfo,
+        model_info: ModelInfo | None = None,
         timeout: float | None = 600.0,
         read_timeout: float | None = None,
         connect_timeout: float = 5.0,
@@ -342,12 +120,13 @@ class HTTPChatCompletionClient(ObservedClient):
         default_headers: Mapping[str, str] | None = None,
         http_client: Any = None,
         _waiting: Any = None,
+        **parameters: Any,
     ) -> None:
-        self._model = model
-        self._info = model_info
-        timeout = 600.0 if timeout is None else timeout
         if not isinstance(model, str) or not model:
             raise ConfigError(f"model must be the name of a model, not {model!r}")
+        self._model = model
+        self._info = known_info(model) if model_info is None else checked_info(model_info)
+        timeout = 600.0 if timeout is None else timeout
         for name, seconds in (
             ("timeout", timeout),
             ("connect_timeout", connect_timeout),
@@ -363,6 +142,10 @@ class HTTPChatCompletionClient(ObservedClient):
         self._timeouts = (min(connect_timeout, timeout), read_timeout)
         self._max_retries = max_retries
         self._max_retry_wait = max_retry_wait
+        parameters.pop("model_capabilities", None)  # AutoGen's, deprecated there
+        self._refuse_reserved(parameters)
+        self._parameters = parameters
+        self._headers = dict(HEADERS)
         self._default_headers = checked_headers(default_headers or {})
         self._http_client = http_client
         self._waiting = _waiting or Waiting
@@ -375,9 +158,22 @@ class HTTPChatCompletionClient(ObservedClient):
 
     # what a provider's file defines
 
+    def _body(self, ask: Ask) -> bytes:
+        """The body of a request."""
+        raise NotImplementedError
+
+    def _address(self, ask: Ask) -> str:
+        """Where a request goes to."""
+        return self._url
+
+    async def _authorization(self) -> dict[str, str]:
+        """The headers of one request that say who asks, beside those in `_headers`."""
+        return {}
+
     async def _request(self, ask: Ask) -> Request:
         """The request, encoded."""
-        raise NotImplementedError
+        headers = {**self._headers, **await self._authorization(), **self._default_headers}
+        return Request(self._address(ask), headers, self._body(ask))
 
     def _decode(self, data: dict[str, Any]) -> Answer:
         """The answer in a whole body."""
@@ -402,25 +198,18 @@ class HTTPChatCompletionClient(ObservedClient):
         """What the model can do."""
         return self._info
 
-    async def _create(  # type: ignore[override]
-        self,
-        messages: Sequence[LLMMessage],
-        *,
-        tools: Sequence[HasSchema | ToolSchema] = (),
-        tool_choice: ToolChoice = "auto",
-        json_output: bool | type[Any] | None = None,
-        extra_create_args: Mapping[str, Any] = {},
-        cancellation_token: CancellationToken | None = None,
+    async def _create(
+        self, messages: Sequence[LLMMessage], *, cancellation_token: CancellationToken | None = None, **arguments: Any
     ) -> CreateResult:
         """Ask once; see `ChatCompletionClient.create`. Raises `ModelError`, `ConfigError`."""
-        asked = checked_ask(messages, tools, tool_choice, json_output, extra_create_args, stream=False, info=self._info)
-        request = await self._request(asked)
-        exchange = _Exchange(self, request, cancellation_token)
+        asked, request = await self._asked(messages, stream=False, **arguments)
+        exchange = Exchange(self, request, cancellation_token)
         while True:
             try:
                 await exchange.start()
-                return self._counted(self._said(await exchange.body(), exchange.response), asked)
+                return self._counted(self._said(await exchange.body(), exchange.response), asked, request)
             except Again as again:
+                self._finish(again.error, request, exchange.response)
                 await exchange.end()
                 await exchange.pause(again)
             except ModelError as error:
@@ -429,47 +218,27 @@ class HTTPChatCompletionClient(ObservedClient):
             finally:
                 await exchange.end()
 
-    async def _create_stream(  # type: ignore[override]
-        self,
-        messages: Sequence[LLMMessage],
-        *,
-        tools: Sequence[HasSchema | ToolSchema] = (),
-        tool_choice: ToolChoice = "auto",
-        json_output: bool | type[Any] | None = None,
-        extra_create_args: Mapping[str, Any] = {},
-        cancellation_token: CancellationToken | None = None,
+    async def _create_stream(
+        self, messages: Sequence[LLMMessage], *, cancellation_token: CancellationToken | None = None, **arguments: Any
     ) -> AsyncGenerator[str | CreateResult, None]:
         """Ask once, and get the text as it comes; the last item is the `CreateResult`. Raises `ModelError`."""
-        asked = checked_ask(messages, tools, tool_choice, json_output, extra_create_args, stream=True, info=self._info)
-        request = await self._request(asked)
-        exchange = _Exchange(self, request, cancellation_token)
+        asked, request = await self._asked(messages, stream=True, **arguments)
+        exchange = Exchange(self, request, cancellation_token)
         while True:
             decoder, framing = self._decoder(), self._framing()
             try:
                 await exchange.start()
                 if _media_type(exchange.response) == "application/json":  # a server that does not stream
                     answer = self._whole(await exchange.body())
-                    if thought := answer.thought:
-                        yield ThoughtChunk(thought)
-                    if text := answer.text:
-                        yield text
+                    for whole in (ThoughtChunk(answer.thought), answer.text):
+                        if whole:
+                            yield whole
                     break
-                while piece := await _next(exchange, decoder):
-                    for event, data in framing.feed(piece):
-                        text = decoder.feed(event, data)
-                        if thought := decoder.fresh_thought():
-                            yield ThoughtChunk(thought)
-                        if text:
-                            yield text
-                        if decoder.done:
-                            break
-                    if decoder.done:
-                        break
-                text = _last(framing, decoder)
-                if thought := decoder.fresh_thought():
-                    yield ThoughtChunk(thought)
-                if text:
-                    yield text
+                while not decoder.done and (piece := await _next(exchange, decoder)):
+                    for said in _told(framing.feed(piece), decoder):
+                        yield said
+                for said in _last(framing, decoder):
+                    yield said
                 answer = decoder.whole()
                 await exchange.end(tail=True)
                 break
@@ -489,7 +258,16 @@ class HTTPChatCompletionClient(ObservedClient):
                 raise
             finally:
                 await exchange.end()
-        yield self._counted(answer, asked)
+        yield self._counted(answer, asked, request)
+
+    async def _asked(self, messages: Sequence[LLMMessage], **arguments: Any) -> tuple[Ask, Request]:
+        """What the caller wants, and the request for it."""
+        asked = checked_ask(messages, **arguments, info=self._info)
+        self._refuse_reserved(asked.extra)
+        asked, names = with_fitting_names(asked, self._dialect)
+        request = await self._request(asked)
+        request.names = names
+        return asked, request
 
     def identity(self) -> dict[str, Any]:
         """The class, the model, the address and every setting that an answer may depend on."""
@@ -508,9 +286,9 @@ class HTTPChatCompletionClient(ObservedClient):
         if _media_type(response) not in ("text/event-stream", "application/x-ndjson"):
             return self._whole(body)
         framing, decoder = self._framing(), self._decoder()
-        for event, data in framing.feed(body.encode()):
-            decoder.feed(event, data)
-        _last(framing, decoder)
+        for events in (_told(framing.feed(body.encode()), decoder), _last(framing, decoder)):
+            for _ in events:
+                pass
         return decoder.whole()
 
     async def close(self) -> None:
@@ -531,9 +309,13 @@ class HTTPChatCompletionClient(ObservedClient):
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def count_tokens(self, messages: Sequence[LLMMessage], *, tools: Sequence[HasSchema | ToolSchema] = ()) -> int:
+    def count_tokens(self, messages: Sequence[LLMMessage], *, tools: Sequence[Tool | ToolSchema] = ()) -> int:
         """About how many tokens a request takes, told offline (see tokens.py); better with every answer."""
         return self._tokens.count(messages, tools)
+
+    def remaining_tokens(self, messages: Sequence[LLMMessage], *, tools: Sequence[Tool | ToolSchema] = ()) -> int:
+        """About how many tokens are left in the context window beside this request."""
+        return window(self._model) - self.count_tokens(messages, tools=tools)
 
     def actual_usage(self) -> RequestUsage:
         """Tokens used so far."""
@@ -557,7 +339,20 @@ class HTTPChatCompletionClient(ObservedClient):
             await pool.open()
         return pool
 
-    def _counted(self, answer: Answer, asked: Ask) -> CreateResult:
+    def _conversations_by(self, encode: Callable[[LLMMessage], str]) -> Conversations:
+        """What encodes the conversations with this model; to be made once the address is known."""
+        return Conversations(self._dialect, encode, f"{host_of(self._url)} {self._model}")
+
+    def _refuse_reserved(self, parameters: Mapping[str, Any]) -> None:
+        if name := next((name for name in parameters if name in self._reserved), None):
+            raise reserved(name)
+
+    def _counted(self, answer: Answer, asked: Ask, request: Request) -> CreateResult:
+        if names := request.names:
+            calls = answer.calls
+            answer.calls = [FunctionCall(call.id, call.arguments, names.get(call.name, call.name)) for call in calls]
+        if answer.kept and self._dialect.signed:
+            answer.kept["by"] = f"{host_of(self._url)} {asked.extra.get('model') or self._model}"
         result = answer.result(self._reasons)
         result.usage = self._tokens.usage(asked, result)
         with _lock:
@@ -580,12 +375,11 @@ class HTTPChatCompletionClient(ObservedClient):
             )
         if status == 429:
             return RateLimitError(
-                f"{self.provider} takes no more requests for now {words}. Ask again later, or pace them (RateLimitedClient)."
+                f"{self.provider} takes no more requests for now {words}. "
+                f"Ask again later, or pace them (RateLimitedClient)."
             )
         if status >= 500:
-            return ServerError(
-                f"{self.provider} failed {words}. Ask again later, or another model (FallbackClient)."
-            )
+            return ServerError(f"{self.provider} failed {words}. Ask again later, or another model (FallbackClient).")
         if status < 400 and not location:
             return RequestError(f"{self.provider} answers with a status that holds no answer {words}.")
         if status < 400:
@@ -640,7 +434,7 @@ def _media_type(response: Any) -> str:
     return kind.partition(";")[0].strip().lower()
 
 
-async def _next(exchange: _Exchange, decoder: StreamDecoder) -> bytes:
+async def _next(exchange: Exchange, decoder: StreamDecoder) -> bytes:
     """The next piece of a stream; what breaks after the answer is complete does not matter."""
     try:
         return await exchange.next()
@@ -652,15 +446,34 @@ async def _next(exchange: _Exchange, decoder: StreamDecoder) -> bytes:
         raise
 
 
-def _last(framing: EventDecoder, decoder: StreamDecoder) -> str:
-    """The text in what no empty line closed, and what was held back. Raises `IncompleteResponse`, `ProtocolError`."""
-    text = ""
+def _told(events: Iterable[tuple[str, str]], decoder: StreamDecoder) -> Iterator[str]:
+    """The thinking and the text that events add, up to the end of the answer."""
+    for event, data in events:
+        text = decoder.feed(event, data)
+        if thought := decoder.fresh_thought():
+            yield ThoughtChunk(thought)
+        if text:
+            yield text
+        if decoder.done:
+            return
+
+
+def _last(framing: EventDecoder, decoder: StreamDecoder) -> Iterator[str]:
+    """What is in an event that no empty line closed, and what was held back.
+
+    Raises `IncompleteResponse`, `ProtocolError`.
+    """
     if not decoder.done:
-        for event, data in framing.finish():
-            try:
-                text += decoder.feed(event, data)
-            except ProtocolError:
-                pass  # cut off inside the event; whether that matters, the decoder knows
+        before = decoder.partial
+        try:
+            yield from _told(framing.finish(), decoder)
+        except ProtocolError:  # mostly cut off inside the event; whether that matters, the decoder knows
+            if decoder.partial != before:
+                raise
     if framing.stray and not framing.seen:
         raise ProtocolError(f"the answer is not a stream of events; it begins {start_of(framing.stray)}")
-    return text + decoder.end()
+    text = decoder.end()
+    if thought := decoder.fresh_thought():
+        yield ThoughtChunk(thought)
+    if text:
+        yield text

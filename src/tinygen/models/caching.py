@@ -162,7 +162,7 @@ class ChatCompletionCache(Wrapper):
                 done = await asyncio.to_thread(self._store.set, key, kept)
             else:
                 done = self._store.set(key, kept)
-            if isawaitable(done):
+            if done is not None and isawaitable(done):
                 await done
 
     def _hit(self, found: Any, key: str) -> CreateResult | None:
@@ -182,7 +182,7 @@ class ChatCompletionCache(Wrapper):
         """Begin to look for an answer, and to ask if there is none."""
 
         async def work(flight: _Flight) -> CreateResult:
-            if isawaitable(found) or "get" in self._blocks:
+            if found is not None or "get" in self._blocks:
                 if (hit := await self._find(key, found)) is not None:
                     return hit
             result = await ask(flight)
@@ -298,10 +298,10 @@ def _copy(result: CreateResult, *, cached: bool) -> CreateResult:
     content = result.content
     if not isinstance(content, str):
         content = [FunctionCall(call.id, call.arguments, call.name) for call in content]
-    twin = result.model_copy(update={"content": content, "usage": result.usage.model_copy(), "cached": cached})
-    if twin.logprobs or twin.provider_data:
-        twin.logprobs, twin.provider_data = copy.deepcopy((twin.logprobs, twin.provider_data))
-    return twin
+    made: dict[str, Any] = {"content": content, "usage": result.usage.model_copy(), "cached": cached}
+    if result.logprobs or result.provider_data:
+        made["logprobs"], made["provider_data"] = copy.deepcopy((result.logprobs, result.provider_data))
+    return result.model_copy(update=made)
 
 
 def _data(value: Any) -> Any:

@@ -9,7 +9,7 @@ import json
 import re
 
 from .. import codec
-from ..errors import ConfigError, ProtocolError
+from ..errors import ProtocolError
 from ..messages import (
     AssistantMessage,
     ChatCompletionTokenLogprob,
@@ -20,20 +20,22 @@ from ..messages import (
     TopLogprob,
     UserMessage,
 )
-from .dialects import CHAT, call_arguments, fitted_schema
+from .dialects import CHAT, fitted_schema
+from .schemas import strict_schema
 from .wire import (
     Answer,
     StreamDecoder,
     body_of,
+    call_arguments,
     checked,
     clean,
+    counts_in,
+    dumps,
     expect,
     keepable,
-    number,
     parse,
     raise_error_in,
     short,
-    strict_schema,
     written,
 )
 
@@ -57,7 +59,11 @@ REASONS: Mapping[str, Reason] = {
     "content_filter": "content_filter",
 }
 
-_dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_COUNTS = {
+    **{name: name for name in ("prompt_tokens", "completion_tokens", "total_tokens")},
+    "cached_tokens": "prompt_tokens_details.cached_tokens",
+    "reasoning_tokens": "completion_tokens_details.reasoning_tokens",
+}
 
 
 # --- requests
@@ -73,21 +79,19 @@ def encode_message(message: LLMMessage, names: bool = True, prefixes: bool = Fal
     """
     if isinstance(message, FunctionExecutionResultMessage):
         return ",".join(
-            _dumps({"role": "tool", "content": result.content, "tool_call_id": result.call_id})
+            dumps({"role": "tool", "content": result.content, "tool_call_id": result.call_id})
             for result in checked(message.content, list, message)
         )
     if isinstance(message, SystemMessage):
-        return _dumps({"role": "system", "content": checked(message.content, str, message)})
+        return dumps({"role": "system", "content": checked(message.content, str, message)})
     data: dict[str, Any]
     if isinstance(message, UserMessage):
         data = {"role": "user", "content": _user_content(message, prefixes)}
-    elif isinstance(message, AssistantMessage):
-        data = _assistant(message, dialect)
     else:
-        raise ConfigError(f"{message!r} is not a message for a model; give a System, User or AssistantMessage")
+        data = _assistant(message, dialect)
     if names and (name := re.sub(r"[^a-zA-Z0-9_-]", "_", checked(message.source, str, message))[:64]):
         data["name"] = name
-    return _dumps(data)
+    return dumps(data)
 
 
 def _user_content(message: UserMessage, prefixes: bool) -> str | list[dict[str, Any]]:
@@ -113,8 +117,9 @@ def _assistant(message: AssistantMessage, dialect: Dialect) -> dict[str, Any]:
         content = kept.get("content", message.thought) or (None if dialect.null_content else "")
         data = {"role": "assistant", "content": content, "tool_calls": calls}
         more = kept.get("calls")
-        for call, extra in zip(calls, more if isinstance(more, list) else ()):
-            call.update(extra if isinstance(extra, dict) else {})
+        if isinstance(more, list) and len(more) == len(calls):  # else they belong to other calls
+            for call, extra in zip(calls, more):
+                call.update(extra if isinstance(extra, dict) else {})
     if dialect.thoughts and kept.get(dialect.thoughts) is not None:
         data[dialect.thoughts] = kept[dialect.thoughts]
     return data
@@ -123,12 +128,12 @@ def _assistant(message: AssistantMessage, dialect: Dialect) -> dict[str, Any]:
 def _call(call: FunctionCall, dialect: Dialect) -> dict[str, Any]:
     arguments = call.arguments
     if dialect.object_arguments and (fitted := call_arguments(call)).keys() <= {"invalid_json"}:
-        arguments = _dumps(fitted)
+        arguments = dumps(fitted)
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
 
 
 def encode_request(
-    ask: Ask, parameters: Mapping[str, Any], texts: Iterable[str], dialect: Dialect = CHAT, model: str = ""
+    ask: Ask, parameters: Mapping[str, Any], texts: Iterable[bytes], dialect: Dialect = CHAT, model: str = ""
 ) -> bytes:
     """The body of a request; `texts` are the encoded messages, `parameters` the client's own fields.
 
@@ -208,9 +213,7 @@ def decode_response(data: dict[str, Any], thoughts: str | None = None) -> Answer
     decoder = ChatDecoder(thoughts)
     decoder.take_usage(data)
     decoder.take({**choice, "delta": message})
-    decoder.complete = True
-    decoder.end()
-    return decoder.whole()
+    return decoder.finished()
 
 
 def _index(choice: dict[str, Any]) -> int:
@@ -234,6 +237,8 @@ class ChatDecoder(StreamDecoder):
     def __init__(self, thoughts: str | None = None) -> None:
         super().__init__()
         self._calls: list[_Call] = []
+        self._highest = -1  # index of a call
+        self._latest: dict[int, _Call] = {}  # the last call with each index
         self._thoughts = thoughts
         self._kept: Any = None
         self._begun = False
@@ -292,19 +297,8 @@ class ChatDecoder(StreamDecoder):
         usage = data.get("usage")
         if not usage and isinstance(groq := data.get("x_groq"), dict):
             usage = groq.get("usage")
-        if not isinstance(usage, dict):
-            return
-        counts = {
-            key: number(usage[key]) for key in ("prompt_tokens", "completion_tokens", "total_tokens") if key in usage
-        }
-        for details, key in (
-            ("prompt_tokens_details", "cached_tokens"),
-            ("completion_tokens_details", "reasoning_tokens"),
-        ):
-            inner = usage.get(details)
-            if isinstance(inner, dict) and key in inner:
-                counts[key] = number(inner[key])
-        self.answer.usage = counts
+        if isinstance(usage, dict):
+            self.answer.usage = counts_in(usage, **_COUNTS)
 
     def whole(self) -> Answer:
         """The answer, once the stream is over. Raises `ProtocolError` for a call without a name."""
@@ -359,8 +353,7 @@ class ChatDecoder(StreamDecoder):
         name = expect(function.get("name"), str, "the name of a tool") or ""
         given = item.get("id")
         identity = str(given) if isinstance(given, (str, int)) else ""
-        same = [call for call in self._calls if call.index == index] if index is not None else self._calls
-        call = same[-1] if same else None
+        call = self._latest.get(index) if index is not None else next(reversed(self._calls), None)
         if (
             call is None
             or (name and identity and identity != call.id and call.name)
@@ -368,9 +361,10 @@ class ChatDecoder(StreamDecoder):
             or (index is None and name and not identity)
             or ((name or identity not in ("", call.id)) and function.get("arguments") and call.came_whole())
         ):
-            last = max((call.index for call in self._calls), default=-1)
-            call = _Call(last + 1 if index is None else index)
+            self._highest = self._highest + 1 if index is None else max(index, self._highest)
+            call = _Call(self._highest if index is None else index)
             self._calls.append(call)
+            self._latest[call.index] = call
         call.add(identity, name, function.get("arguments"))
         if self._thoughts is not None and self._thoughts in item:
             call.more = {self._thoughts: item[self._thoughts]}
@@ -389,8 +383,8 @@ def _kept(so_far: Any, piece: Any) -> Any:
             details.append(dict(each) if isinstance(each, dict) else each)
             continue
         for key, value in each.items():
-            if key in ("text", "summary") and isinstance(value, str):
-                last[key] = (last.get(key) or "") + value
+            if key in ("text", "summary") and isinstance(value, str) and isinstance(last.get(key), str):
+                last[key] += value
             elif value is not None:
                 last[key] = value
     return details

@@ -8,7 +8,6 @@ depends on the model, and follows from the version in its name.
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import replace
 
@@ -19,35 +18,38 @@ from ..messages import (
     FunctionCall,
     FunctionExecutionResultMessage,
     Image,
-    SystemMessage,
     UserMessage,
 )
-from .dialects import ANTHROPIC, call_arguments, normalise
+from .dialects import ANTHROPIC
 from .http import Again
-from .schemas import fitted
+from .schemas import fitted, strict_schema
 from .wire import (
     Answer,
     StreamDecoder,
     body_of,
+    call_arguments,
     checked,
     clean,
+    dumps,
     expect,
     json_instruction,
+    keepable,
+    merged,
     number,
     parse,
     raise_error_in,
     short,
-    strict_schema,
     written,
 )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from ..messages import LLMMessage
     from . import ToolSchema
+    from .conversations import Conversations
     from .wire import Ask, Reason
 
 REASONS: Mapping[str, Reason] = {
@@ -66,16 +68,14 @@ _PASSING = ("overloaded_error", "api_error", "rate_limit_error", "timeout_error"
 _SAMPLING = ("temperature", "top_p", "top_k")
 _THOUGHTS = ("thinking", "redacted_thinking")
 _DROP_BLOCKS = {"prefix_mismatch_behavior": "drop_block"}
-_GO_ON = UserMessage(content="Go on.", source="user")
+_GO_ON = b'{"role":"user","content":[{"type":"text","text":"Go on."}]}'
 _OUTPUT = replace(ANTHROPIC.output, references=False)
-
-_dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
 # --- what a model accepts
 
 # the versions of Claude since which a model ...
-_STRUCTURED = (4, 1)  # can be held to a schema
+_STRUCTURED = (4, 5)  # can be held to a schema
 _UNPREFILLED = (4, 6)  # does not go on with what it is told it said last
 _UNSAMPLED = (4, 7)  # has no temperature, and no budget of thinking
 _THINKING = (5, 0)  # thinks without being asked to
@@ -99,7 +99,7 @@ def encode_message(message: LLMMessage, thoughts: bool = True) -> str:
     """
     blocks = _blocks(message, thoughts)
     role = "assistant" if isinstance(message, AssistantMessage) else "user"
-    return _dumps({"role": role, "content": blocks}) if blocks else ""
+    return dumps({"role": role, "content": blocks}) if blocks else ""
 
 
 def _blocks(message: LLMMessage, thoughts: bool) -> list[dict[str, Any]]:
@@ -157,57 +157,38 @@ def _kept(message: AssistantMessage, thoughts: bool) -> list[dict[str, Any]]:
     ]
 
 
-def _all_texts(messages: Sequence[LLMMessage], thoughts: bool) -> list[str]:
-    return [encode_message(message, thoughts) for message in messages]
-
-
-def encode_request(
-    ask: Ask,
-    model: str,
-    parameters: Mapping[str, Any],
-    texts: Callable[[Sequence[LLMMessage], bool], list[str]] = _all_texts,
-) -> bytes:
+def encode_request(ask: Ask, model: str, parameters: Mapping[str, Any], encoded: Mapping[bool, Conversations]) -> bytes:
     """The body of a request.
 
     Args:
         model: its name, from which follows what it accepts.
         parameters: the client's own fields.
-        texts: encodes messages, with the thoughts in them or without.
+        encoded: what encodes conversations, by whether with the thoughts in them.
     """
     version = version_of(model)
     fields = {name: value for name, value in {**parameters, **ask.extra}.items() if value is not None}
     fields["tools"] = [*(parameters.get("tools") or ()), *(ask.extra.get("tools") or ())]
     answer, orders = _hold_to_form(fields, ask, version)
     _offer_tools(fields, ask, version, answer)
-    talk = normalise(ask.messages, ANTHROPIC)
+    unsaid = "thinking" not in fields and version == (0, 0)
+    keeps = unsaid or _thinks(fields, version)
+    talk, letters, texts = encoded[keeps].fitted(ask.messages)
     thinks = _settle_thinking(fields, version, talk)
-    if isinstance(talk[0], SystemMessage):
-        orders.insert(0, talk[0].content)
-        talk = talk[1:]
-    if isinstance(talk[-1], AssistantMessage) and not _is_paused(talk[-1]):
+    if keeps and not (thinks or unsaid):
+        talk, letters, texts = encoded[False].fitted(ask.messages)
+    if letters[0] == "s":
+        orders.insert(0, talk[0].content)  # type: ignore[arg-type]
+        letters, texts = letters[1:], texts[1:]
+    if letters[-1] == "a" and not _is_paused(talk[-1]):  # type: ignore[arg-type]
         if version >= _UNPREFILLED or thinks or "output_config" in fields:
-            talk = [*talk, _GO_ON]
+            letters, texts = letters + "u", [*texts, _GO_ON]
     _instruct(fields, orders)
     if ask.stream:
         fields["stream"] = True
-    unsaid = "thinking" not in fields and version == (0, 0)
-    return body_of(fields, "messages", _merged(talk, texts(talk, thinks or unsaid)))
+    return body_of(fields, "messages", merged(letters.translate(_ROLES), texts, _HEADS))
 
 
-def _merged(talk: Sequence[LLMMessage], texts: list[str]) -> list[str]:
-    """The texts of messages, with neighbours of one role made one: put together with commas, they are as expected."""
-    roles = "".join(["a" if isinstance(message, AssistantMessage) else "u" for message in talk])
-    if all(texts) and "aa" not in roles and "uu" not in roles:
-        return texts
-    said = [(role, text) for role, text in zip(roles, texts) if text]
-    before = ["", *(role for role, _ in said)]
-    after = [*(role for role, _ in said[1:]), ""]
-    return [
-        text[_HEADS[role] if role == last else 0 : -2 if role == following else None]
-        for last, (role, text), following in zip(before, said, after)
-    ]
-
-
+_ROLES = str.maketrans("cr", "au")  # letters of messages with calls, and with results
 # how long the beginning of a message is, of the assistant and of the user
 _HEADS = {"a": len('{"role":"assistant","content":['), "u": len('{"role":"user","content":[')}
 
@@ -222,14 +203,8 @@ def _instruct(fields: dict[str, Any], orders: list[str]) -> None:
         fields["system"] = whole
 
 
-def tool_name(name: str) -> str:
-    """The name of a tool as the protocol takes it."""
-    fits = re.fullmatch(ANTHROPIC.tool_name, name)
-    return name if fits else re.sub(r"[^a-zA-Z0-9_-]", "_", name)[:64] or "tool_"
-
-
 def _tool(schema: ToolSchema, version: tuple[int, int]) -> dict[str, Any]:
-    tool: dict[str, Any] = {"name": tool_name(schema["name"])}
+    tool: dict[str, Any] = {"name": schema["name"]}
     if description := schema.get("description"):
         tool["description"] = description
     tool["input_schema"] = schema.get("parameters") or {"type": "object", "properties": {}}
@@ -270,7 +245,7 @@ def _offer_tools(fields: dict[str, Any], ask: Ask, version: tuple[int, int], ans
     if answer:
         choice = {"type": "any"} if ask.tools else {"type": "tool", "name": ANSWER}
     elif isinstance(ask.choice, dict):
-        choice = {"type": "tool", "name": tool_name(ask.choice["name"])}
+        choice = {"type": "tool", "name": ask.choice["name"]}
     elif ask.choice != "auto" or isinstance(choice, str):
         word = choice if ask.choice == "auto" else ask.choice
         choice = {"type": "any" if word == "required" else word}
@@ -296,7 +271,7 @@ def _settle_thinking(fields: dict[str, Any], version: tuple[int, int], talk: Seq
         thinking = {"type": "adaptive", "block_binding": _DROP_BLOCKS, **thinking}
     if thinking:
         fields["thinking"] = thinking
-    thinks = thinking.get("type") != "disabled" if thinking else version >= _THINKING
+    thinks = _thinks(fields, version)
     if thinks or version >= _UNSAMPLED:
         for name in _SAMPLING:
             fields.pop(name, None)
@@ -304,6 +279,11 @@ def _settle_thinking(fields: dict[str, Any], version: tuple[int, int], talk: Seq
     if thinks and choice.get("type") in ("any", "tool"):
         fields["tool_choice"] = {key: value for key, value in {**choice, "type": "auto"}.items() if key != "name"}
     return thinks
+
+
+def _thinks(fields: Mapping[str, Any], version: tuple[int, int]) -> bool:
+    thinking = fields.get("thinking")
+    return thinking.get("type") != "disabled" if thinking else version >= _THINKING
 
 
 def _lacks_thought(talk: Sequence[LLMMessage]) -> bool:
@@ -329,33 +309,26 @@ def _is_paused(message: AssistantMessage) -> bool:
 # --- answers
 
 
-def decode_response(data: dict[str, Any], names: Mapping[str, str] = {}) -> Answer:
-    """The answer in a whole body. Raises `ProtocolError`; `ModelError` if the body reports an error.
-
-    Args:
-        names: of tools, by the names under which they were sent.
-    """
+def decode_response(data: dict[str, Any]) -> Answer:
+    """The answer in a whole body. Raises `ProtocolError`; `ModelError` if the body reports an error."""
     if data.get("type") == "error" or data.get("error"):
         raise_error_in(data)
     content = expect(data.get("content"), list, "content")
     if content is None:
         raise ProtocolError(f"the answer holds no content, only {', '.join(map(repr, data)) or 'nothing'}")
-    decoder = MessagesDecoder(names)
+    decoder = MessagesDecoder()
     for index, block in enumerate(content):
         decoder.begin(index, expect(block, dict, "a block of the content") or {})
     decoder.take(data, data)
-    decoder.complete = True
-    decoder.end()
-    return decoder.whole()
+    return decoder.finished()
 
 
 class MessagesDecoder(StreamDecoder):
     """Puts an answer together from the events of a stream."""
 
-    def __init__(self, names: Mapping[str, str] = {}) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self._tags.settled = True  # thinking has blocks of its own
-        self._names = names
         self._blocks: list[_Block] = []
         self._open: dict[int, _Block] = {}
         self._counts: dict[str, int] = {}
@@ -418,7 +391,7 @@ class MessagesDecoder(StreamDecoder):
         """The answer, once the stream is over. Raises `ProtocolError` for a call without a name."""
         answer = super().whole()
         missing = "" if answer.finish in _CUT else "{}"
-        answer.calls = [block.call(self._names, missing) for block in self._blocks if block.kind == "tool_use"]
+        answer.calls = [block.call(missing) for block in self._blocks if block.kind == "tool_use"]
         if answer.finish == "tool_use" and not answer.calls:  # it answered by a tool
             answer.finish = "end_turn"
         kept = _worth_keeping(self._blocks, bool(answer.calls))
@@ -506,14 +479,12 @@ class _Block:
         self.data = data
         self.parts: list[str] = []
 
-    def call(self, names: Mapping[str, str], missing: str) -> FunctionCall:
+    def call(self, missing: str) -> FunctionCall:
         name = expect(self.data.get("name"), str, "the name of a tool")
         if not name:
             raise ProtocolError(f"the answer does not follow the protocol: {short(self.data)} names no tool")
         identity = expect(self.data.get("id"), str, "the id of a call") or ""
-        text = clean("".join(self.parts))
-        name = clean(name)
-        return FunctionCall(id=clean(identity), arguments=text or missing, name=names.get(name, name))
+        return FunctionCall(clean(identity), clean("".join(self.parts)) or missing, clean(name))
 
     def sent(self) -> dict[str, Any] | None:
         """The block as it is sent back; None for one that cannot be."""
@@ -535,5 +506,4 @@ def _worth_keeping(blocks: list[_Block], calls: bool) -> list[dict[str, Any]]:
     if last < 0:
         return []
     kept = [data for _, data in (sent if calls else sent[: last + 1])]
-    copied: list[dict[str, Any]] = json.loads(written(kept, "the blocks of the answer"))
-    return copied
+    return keepable(kept, "the blocks of the answer")  # type: ignore[no-any-return]

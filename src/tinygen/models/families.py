@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 from ..errors import ConfigError
 from . import permissive
 
@@ -45,6 +47,7 @@ _MODELS = (
     ("claude-haiku-4", "claude-4-haiku", 200_000, ()),
     ("claude-opus-5", "claude-5-opus", 1_000_000, ()),
     ("claude-sonnet-5", "claude-5-sonnet", 1_000_000, ()),
+    ("claude-haiku-5", "claude-5-haiku", 1_000_000, ()),
     ("claude-fable-5", "claude-5-fable", 1_000_000, ()),
     ("claude-", "unknown", 200_000, ()),
     ("deepseek-reasoner", "r1", 128_000, ("vision",)),
@@ -134,6 +137,13 @@ def checked_info(info: Mapping[str, Any]) -> ModelInfo:
         raise ConfigError(f"model_info lacks {', '.join(map(repr, missing))}")
     whole: ModelInfo = {"structured_output": False, **info}  # type: ignore[typeddict-item]
     return whole
+
+
+def validate_model_info(model_info: Mapping[str, Any]) -> None:
+    """Look at a `ModelInfo` given by hand. Raises `ConfigError` for one that says too little."""
+    checked_info(model_info)
+    if "structured_output" not in model_info:
+        warnings.warn("model_info lacks 'structured_output', which is taken for False", stacklevel=2)
 
 
 def window(model: str) -> int:

@@ -7,10 +7,10 @@ what the parts say is encoded afresh.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from dataclasses import replace
+from functools import partial
 
 from .. import codec
 from ..errors import AuthenticationError, ConfigError, ProtocolError
@@ -25,37 +25,41 @@ from ..messages import (
     TopLogprob,
     UserMessage,
 )
-from .base import HEADERS, HTTPChatCompletionClient
-from .dialects import GEMINI, call_arguments, fitted_schema, normalise
-from .families import checked_info, known_info, window
+from .base import HTTPChatCompletionClient
+from .dialects import GEMINI, fitted_schema
 from .keys import bearer, host_of, usable_key
 from .schemas import SchemaRules
 from .wire import (
     BAD_KEY,
     Answer,
-    MessageTexts,
-    Request,
     StreamDecoder,
     body_of,
+    call_arguments,
     checked,
     clean,
     complaint,
+    counts_in,
+    dumps,
     expect,
     is_made_up,
     json_instruction,
+    keepable,
+    merged,
     number,
     parse,
     raise_error_in,
+    reserved,
     written,
 )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
     from typing import Any
 
     from ..messages import LLMMessage
-    from . import HasSchema, ModelInfo, ToolSchema
+    from . import ToolSchema
+    from .conversations import Conversations
     from .keys import TokenProvider
     from .wire import Ask, Complaint, Reason
 
@@ -101,8 +105,6 @@ _FULL = SchemaRules(
 )
 _JSON_SCHEMA = replace(GEMINI, tools=_FULL, output=_FULL)
 
-_dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
-
 
 # --- requests
 
@@ -120,21 +122,23 @@ def encode_message(message: LLMMessage, model: str = "", prefixes: bool = False)
         parts = [{"text": checked(message.content, str, message)}]
     elif isinstance(message, UserMessage):
         parts = _user_parts(message, prefixes)
-    elif isinstance(message, AssistantMessage):
-        parts = _kept_parts(message) or _model_parts(message, signs=_is_new(model))
     else:
-        raise ConfigError(f"{message!r} is not a message for a model; give a System, User or AssistantMessage")
-    return ",".join(map(_dumps, parts))
+        parts = _kept_parts(message) or _model_parts(message, signs=_is_new(model))
+    return ",".join(map(dumps, parts))
 
 
 def content_text(message: LLMMessage, model: str = "", prefixes: bool = False) -> str:
-    """What ends the content before a message's and begins its own, with its parts; "" for one without any."""
+    """The content with a message's parts as JSON text; "" for one without any."""
     text = encode_message(message, model, prefixes)
-    return "" if not text or isinstance(message, SystemMessage) else _opening(message) + text
+    return f"{_opening('model' if isinstance(message, AssistantMessage) else 'user')}{text}]}}" if text else ""
 
 
-def _opening(message: LLMMessage) -> str:
-    return f']}},{{"role":"{"model" if isinstance(message, AssistantMessage) else "user"}","parts":['
+def _opening(role: str) -> str:
+    return f'{{"role":"{role}","parts":['
+
+
+# letters of messages -> how long the beginning of a content is; calls are an assistant's
+_HEADS = {"a": len(_opening("model")), "u": len(_opening("user")), "r": len(_opening("user"))}
 
 
 def _is_new(model: str) -> bool:
@@ -196,12 +200,16 @@ def _identity(call_id: str) -> dict[str, str]:
     return {} if is_made_up(call_id) else {"id": call_id}
 
 
-def encode_request(ask: Ask, fields: Mapping[str, Any], texts: Sequence[str], model: str = "") -> bytes:
-    """The body of a request; `texts` are what `content_text` makes of the messages, `fields` the client's own."""
+def encode_request(ask: Ask, fields: Mapping[str, Any], encoded: Conversations, model: str = "") -> bytes:
+    """The body of a request; `encoded` has what `content_text` makes of the messages, `fields` are the client's own."""
+    talk, letters, texts = encoded.fitted(ask.messages)
     more = request_fields(ask.extra)
     sent = {**fields, **more}
     generation = {**fields.get("generationConfig", {}), **more.get("generationConfig", {})}
-    instructions = [message.content for message in ask.messages if isinstance(message, SystemMessage)]
+    instructions = []
+    if letters[0] == "s":
+        instructions.append(talk[0].content)
+        letters, texts = letters[1:], texts[1:]
     forced = bool(ask.tools) and ask.choice not in ("auto", "none")
     tools = ask.tools
     if ask.json_output and not forced:
@@ -218,7 +226,7 @@ def encode_request(ask: Ask, fields: Mapping[str, Any], texts: Sequence[str], mo
         sent["generationConfig"] = generation
     if instructions:
         sent["systemInstruction"] = {"parts": [{"text": text} for text in instructions]}
-    return body_of(sent, "contents", _contents(ask.messages, texts))
+    return body_of(sent, "contents", merged(letters.replace("c", "a"), texts, _HEADS))
 
 
 def request_fields(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -228,9 +236,7 @@ def request_fields(parameters: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in parameters.items():
         name = _RENAMES.get(key) or re.sub("_(.)", lambda found: found[1].upper(), key)
         if name in RESERVED:
-            raise ConfigError(
-                f"{key!r} is set by the client itself; use create() or create_stream() instead of giving it"
-            )
+            raise reserved(key)
         if value is None:
             continue
         if name == "stopSequences" and isinstance(value, str):
@@ -242,20 +248,6 @@ def request_fields(parameters: Mapping[str, Any]) -> dict[str, Any]:
         else:
             (generation if name in _GENERATION else fields)[name] = value
     return {**fields, "generationConfig": generation} if generation else fields
-
-
-def _contents(messages: Sequence[LLMMessage], texts: Iterable[str]) -> list[str]:
-    """The conversation as JSON text: what one side says without a break is one content."""
-    kinds = [*map(type, messages)]
-    pieces = [*texts]
-    for at in [at for at in range(1, len(kinds)) if kinds[at] is kinds[at - 1]]:
-        if pieces[at] and pieces[at - 1]:
-            pieces[at] = "," + pieces[at][len(_opening(messages[at])) :]
-    first = next((at for at, piece in enumerate(pieces) if piece), None)
-    if first is None:
-        return []
-    pieces[first] = pieces[first].removeprefix("]},")
-    return ["".join([*pieces, "]}"])]
 
 
 def _choice(choice: str | ToolSchema) -> dict[str, Any]:
@@ -305,11 +297,9 @@ def decode_response(*chunks: dict[str, Any]) -> Answer:
     for chunk in chunks:
         decoder.take(expect(chunk, dict, "a chunk of the answer") or {})
     if not decoder.seen:
-        keys = dict.fromkeys(key for chunk in chunks for key in chunk)
+        keys = dict.fromkeys(key for chunk in chunks for key in chunk or ())
         raise ProtocolError(f"the answer holds no candidates, only {', '.join(map(repr, keys)) or 'nothing'}")
-    decoder.complete = True
-    decoder.end()
-    return decoder.whole()
+    return decoder.finished()
 
 
 class GeminiDecoder(StreamDecoder):
@@ -355,7 +345,7 @@ class GeminiDecoder(StreamDecoder):
         answer = super().whole()
         answer.usage = _tokens(self._usage)
         if self._keep:
-            answer.kept = {"gemini": json.loads(written(_merged(self._parts), "the parts of the answer"))}
+            answer.kept = {"gemini": keepable(_worth_keeping(self._parts), "the parts of the answer")}
         return answer
 
     def _candidate(self, candidate: dict[str, Any]) -> str:
@@ -394,6 +384,7 @@ class GeminiDecoder(StreamDecoder):
     def _other(self, part: dict[str, Any]) -> None:
         """A part that is no text: a call, or what only the provider understands."""
         expect(part.get("text"), str, "text")
+        part = {key: value for key, value in part.items() if value is not None}
         if not part.keys() - {"thought", "thoughtSignature"}:  # no kind of part, which would be refused
             part = {**part, "text": ""}
         call = expect(part.get("functionCall"), dict, "functionCall")
@@ -424,23 +415,21 @@ class GeminiDecoder(StreamDecoder):
 
 def _tokens(usage: dict[str, Any]) -> dict[str, int]:
     """Tokens as every client counts them: thinking is part of the completion, what tools put in of the prompt."""
-    if not usage:
-        return {}
-    counts = {
-        "prompt_tokens": number(usage.get("promptTokenCount")) + number(usage.get("toolUsePromptTokenCount")),
-        "completion_tokens": number(usage.get("candidatesTokenCount")) + number(usage.get("thoughtsTokenCount")),
-    }
-    for name, key in (
-        ("total_tokens", "totalTokenCount"),
-        ("cached_tokens", "cachedContentTokenCount"),
-        ("reasoning_tokens", "thoughtsTokenCount"),
-    ):
+    counts = counts_in(
+        usage,
+        prompt_tokens="promptTokenCount",
+        completion_tokens="candidatesTokenCount",
+        total_tokens="totalTokenCount",
+        cached_tokens="cachedContentTokenCount",
+        reasoning_tokens="thoughtsTokenCount",
+    )
+    for name, key in (("prompt_tokens", "toolUsePromptTokenCount"), ("completion_tokens", "thoughtsTokenCount")):
         if key in usage:
-            counts[name] = number(usage[key])
+            counts[name] = counts.get(name, 0) + number(usage[key])
     return counts
 
 
-def _merged(parts: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def _worth_keeping(parts: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """The parts that must go back: neighbouring texts made one, thoughts without a signature left out."""
     merged: list[dict[str, Any]] = []
     texts: list[str] = []
@@ -512,15 +501,14 @@ class GeminiChatCompletionClient(HTTPChatCompletionClient):
         location: default GOOGLE_CLOUD_LOCATION, else "global".
         token: an access token, which lasts for an hour.
         token_provider: called for each request, gives a token; may be a coroutine function.
-        model_info: what the model can do, where the name does not tell.
         add_name_prefixes: begin each user message with who said it.
-        parameters: further fields of every request, under Gemini's names or the usual ones: temperature, max_tokens,
-            stop, seed, thinking_config, safety_settings, cached_content, tools of Google's own, ...
-
-    The other arguments are those of `HTTPChatCompletionClient`.
+        options: the other arguments of `HTTPChatCompletionClient`, and further fields of every request, under Gemini's
+            names or the usual ones: temperature, max_tokens, stop, seed, thinking_config, safety_settings,
+            cached_content, tools of Google's own, ...
     """
 
     provider = "gemini"
+    _dialect = GEMINI
     _reasons = REASONS
 
     def __init__(
@@ -533,40 +521,19 @@ class GeminiChatCompletionClient(HTTPChatCompletionClient):
         location: str | None = None,
         token: str | None = None,
         token_provider: TokenProvider | None = None,
-        model_info: ModelInfo | None = None,
         add_name_prefixes: bool = False,
-        timeout: float | None = 600.0,
-        read_timeout: float | None = None,
-        connect_timeout: float = 5.0,
-        max_retries: int = 2,
-        max_retry_wait: float = 60.0,
-        default_headers: Mapping[str, str] | None = None,
-        http_client: Any = None,
-        _waiting: Any = None,
-        **parameters: Any,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            model=model,
-            model_info=known_info(model) if model_info is None else checked_info(model_info),
-            timeout=timeout,
-            read_timeout=read_timeout,
-            connect_timeout=connect_timeout,
-            max_retries=max_retries,
-            max_retry_wait=max_retry_wait,
-            default_headers=default_headers,
-            http_client=http_client,
-            _waiting=_waiting,
-        )
-        self._fields = request_fields(parameters)
-        self._texts = MessageTexts(lambda message: content_text(message, model, add_name_prefixes))
+        super().__init__(model=model, **options)
+        self._fields = request_fields(self._parameters)
         self._token = token
         self._token_provider = token_provider
-        self._headers = dict(HEADERS)
         chosen = os.environ.get("GOOGLE_GENAI_USE_VERTEXAI", "").lower() in ("1", "true")
         if chosen or project or location or token or token_provider:
             self._url = self._at_vertex(base_url, project, location)
         else:
             self._url = self._at_studio(base_url, api_key)
+        self._conversations = self._conversations_by(partial(content_text, model=model, prefixes=add_name_prefixes))
 
     def _at_studio(self, base_url: str | None, api_key: str | None) -> str:
         given = base_url or os.environ.get("GOOGLE_GEMINI_BASE_URL")
@@ -604,17 +571,20 @@ class GeminiChatCompletionClient(HTTPChatCompletionClient):
     def _secret_variable(self, argument: str) -> str:
         return "GEMINI_API_KEY" if argument == "api_key" else super()._secret_variable(argument)
 
-    async def _request(self, ask: Ask) -> Request:
-        ask = replace(ask, messages=normalise(ask.messages, GEMINI))
-        body = encode_request(ask, self._fields, self._texts.texts(ask.messages), self._model)
-        token = await bearer(self._token, self._token_provider)
-        method = "streamGenerateContent?alt=sse" if ask.stream else "generateContent"
-        return Request(f"{self._url}:{method}", {**self._headers, **token, **self._default_headers}, body)
+    def _address(self, ask: Ask) -> str:
+        return f"{self._url}:{'streamGenerateContent?alt=sse' if ask.stream else 'generateContent'}"
+
+    async def _authorization(self) -> dict[str, str]:
+        return await bearer(self._token, self._token_provider)
+
+    def _body(self, ask: Ask) -> bytes:
+        return encode_request(ask, self._fields, self._conversations, self._model)
 
     def _whole(self, body: str) -> Answer:
         if body.lstrip("\ufeff \t\r\n")[:1] != "[":
             return super()._whole(body)
-        return decode_response(*parse(f'{{"chunks":{body}}}', "the answer")["chunks"])  # a stream without alt=sse
+        chunks = parse(f'{{"chunks":{body}}}', "the answer")["chunks"]  # a stream without alt=sse
+        return decode_response(*(expect(chunks, list, "the answer") or ()))
 
     def _decode(self, data: dict[str, Any]) -> Answer:
         return decode_response(data)
@@ -624,10 +594,6 @@ class GeminiChatCompletionClient(HTTPChatCompletionClient):
 
     def _complaint(self, body: str) -> Complaint:
         return gemini_complaint(body)
-
-    def remaining_tokens(self, messages: Sequence[LLMMessage], *, tools: Sequence[HasSchema | ToolSchema] = ()) -> int:
-        """About how many tokens are left in the context window beside this request."""
-        return window(self._model) - self.count_tokens(messages, tools=tools)
 
 
 def _path(path: str) -> str:

@@ -40,6 +40,11 @@ def known_server(name: str) -> tuple[str, str, str]:
     raise ConfigError(f"no server {name!r} is known{did_you_mean(name, COMPATIBLE)}; there are {', '.join(COMPATIBLE)}")
 
 
+def base_variable(name: str) -> str:
+    """The environment variable that says another address for a server of that name."""
+    return f"{name.upper().replace('-', '_')}_BASE_URL"
+
+
 def server_at(host: str) -> tuple[str, str, str] | None:
     """The row of `COMPATIBLE` for a host; None for one nearby, where anything may listen."""
     return None if _is_near(host) else next((row for row in COMPATIBLE.values() if host_of(row[0]) == host), None)

@@ -6,10 +6,9 @@ goes back with them; that about an answer does not, as models want it.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
-from dataclasses import replace
+from functools import partial
 
 from .. import codec
 from ..errors import ConfigError, ProtocolError
@@ -21,24 +20,25 @@ from ..messages import (
     SystemMessage,
     UserMessage,
 )
-from .base import HEADERS, HTTPChatCompletionClient
-from .dialects import OLLAMA, call_arguments, fitted_schema, normalise
-from .families import checked_info, known_info, window
+from .base import HTTPChatCompletionClient
+from .dialects import OLLAMA, fitted_schema
 from .keys import host_of
 from .sse import LineDecoder
 from .wire import (
     Answer,
-    MessageTexts,
-    Request,
     StreamDecoder,
     body_of,
+    call_arguments,
     checked,
     clean,
+    counts_in,
+    dumps,
     expect,
     json_instruction,
     number,
     parse,
     raise_error_in,
+    reserved,
     written,
 )
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..messages import LLMMessage
-    from . import HasSchema, ModelInfo, ToolSchema
+    from . import Tool, ToolSchema
     from .wire import Ask, Reason
 
 REASONS: Mapping[str, Reason] = {"stop": "stop", "length": "length"}
@@ -58,8 +58,6 @@ PORT = 11434
 # fields of the request; every other setting is one of its `options`
 _FIELDS = frozenset("format keep_alive think logprobs top_logprobs truncate shift".split())
 _RENAMES = {"max_tokens": "num_predict", "max_completion_tokens": "num_predict", "response_format": "format"}
-
-_dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
 # --- requests
@@ -73,16 +71,14 @@ def encode_message(message: LLMMessage, prefixes: bool = False) -> str:
     """
     if isinstance(message, FunctionExecutionResultMessage):
         return ",".join(
-            _dumps({"role": "tool", "content": each.content, "tool_name": each.name, "tool_call_id": each.call_id})
+            dumps({"role": "tool", "content": each.content, "tool_name": each.name, "tool_call_id": each.call_id})
             for each in checked(message.content, list, message)
         )
     if isinstance(message, SystemMessage):
-        return _dumps({"role": "system", "content": checked(message.content, str, message)})
+        return dumps({"role": "system", "content": checked(message.content, str, message)})
     if isinstance(message, UserMessage):
-        return _dumps({"role": "user", **_user_content(message, prefixes)})
-    if isinstance(message, AssistantMessage):
-        return _dumps({"role": "assistant", **_assistant(message)})
-    raise ConfigError(f"{message!r} is not a message for a model; give a System, User or AssistantMessage")
+        return dumps({"role": "user", **_user_content(message, prefixes)})
+    return dumps({"role": "assistant", **_assistant(message)})
 
 
 def _user_content(message: UserMessage, prefixes: bool) -> dict[str, Any]:
@@ -107,7 +103,7 @@ def _assistant(message: AssistantMessage) -> dict[str, Any]:
     return {"content": message.thought or "", **said, "tool_calls": calls}
 
 
-def encode_request(ask: Ask, fields: Mapping[str, Any], texts: Sequence[str]) -> bytes:
+def encode_request(ask: Ask, fields: Mapping[str, Any], texts: Sequence[bytes]) -> bytes:
     """The body of a request; `texts` are the encoded messages, `fields` the client's own."""
     more = request_fields(ask.extra)
     sent = {**fields, **more, "stream": ask.stream}
@@ -119,7 +115,7 @@ def encode_request(ask: Ask, fields: Mapping[str, Any], texts: Sequence[str]) ->
     if tools:
         sent["tools"] = [_tool(tool) for tool in tools]
     if ask.json_output and tools:  # who is held to a format can call nothing
-        texts = [_dumps({"role": "system", "content": json_instruction(ask.json_output)}), *texts]
+        texts = [dumps({"role": "system", "content": json_instruction(ask.json_output)}).encode(), *texts]
     elif ask.json_output:
         sent["format"] = _format(ask.json_output)
     return body_of(sent, "messages", texts)
@@ -132,9 +128,7 @@ def request_fields(parameters: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in parameters.items():
         name = _RENAMES.get(key, key)
         if name in RESERVED:
-            raise ConfigError(
-                f"{key!r} is set by the client itself; use create() or create_stream() instead of giving it"
-            )
+            raise reserved(key)
         if value is None:
             continue
         if name == "options":
@@ -172,9 +166,7 @@ def decode_response(data: dict[str, Any]) -> Answer:
     decoder.take(data)
     if not isinstance(data.get("message"), dict):
         raise ProtocolError(f"the answer holds no message, only {', '.join(map(repr, data)) or 'nothing'}")
-    decoder.complete = True
-    decoder.end()
-    return decoder.whole()
+    return decoder.finished()
 
 
 class OllamaDecoder(StreamDecoder):
@@ -201,8 +193,7 @@ class OllamaDecoder(StreamDecoder):
         if data.get("done") is True:
             reason = data.get("done_reason") or "stop"  # older servers do not say
             self.answer.finish = reason if isinstance(reason, str) else "unknown"
-            counts = {"prompt_tokens": "prompt_eval_count", "completion_tokens": "eval_count"}
-            self.answer.usage = {name: number(data[key]) for name, key in counts.items() if key in data}
+            self.answer.usage = counts_in(data, prompt_tokens="prompt_eval_count", completion_tokens="eval_count")
             self.done = self.complete = True
         return said
 
@@ -243,20 +234,18 @@ class OllamaChatCompletionClient(HTTPChatCompletionClient):
         model: the name of the model, such as "qwen3:8b".
         host: where Ollama listens; default OLLAMA_HOST, else OLLAMA_BASE_URL, else "http://localhost:11434".
         options: the model's settings, under Ollama's names: num_ctx, temperature, num_predict, seed, ...
-        model_info: what the model can do, where the name does not tell.
         headers: sent with every request.
         follow_redirects: AutoGen's; redirects are never followed.
         base_url: the same as `host`.
         add_name_prefixes: begin each user message with who said it.
-        parameters: further fields of every request: think, keep_alive, format; others are added to `options`, also
-            under the usual names such as max_tokens.
-
-    The other arguments are those of `HTTPChatCompletionClient`.
+        more: the other arguments of `HTTPChatCompletionClient`, and further fields of every request: think, keep_alive,
+            format; others are added to `options`, also under the usual names such as max_tokens.
     """
 
     provider = "ollama"
     key_help = "Put what this server asks for into headers."
     _framing = LineDecoder
+    _dialect = OLLAMA
     _reasons = REASONS
 
     def __init__(
@@ -265,41 +254,20 @@ class OllamaChatCompletionClient(HTTPChatCompletionClient):
         model: str,
         host: str | None = None,
         options: Mapping[str, Any] | None = None,
-        model_info: ModelInfo | None = None,
         headers: Mapping[str, str] | None = None,
         follow_redirects: bool = False,
         base_url: str | None = None,
         add_name_prefixes: bool = False,
-        timeout: float | None = 600.0,
-        read_timeout: float | None = None,
-        connect_timeout: float = 5.0,
-        max_retries: int = 2,
-        max_retry_wait: float = 60.0,
-        http_client: Any = None,
-        _waiting: Any = None,
-        **parameters: Any,
+        **more: Any,
     ) -> None:
-        super().__init__(
-            model=model,
-            model_info=known_info(model) if model_info is None else checked_info(model_info),
-            timeout=timeout,
-            read_timeout=read_timeout,
-            connect_timeout=connect_timeout,
-            max_retries=max_retries,
-            max_retry_wait=max_retry_wait,
-            default_headers=headers,
-            http_client=http_client,
-            _waiting=_waiting,
-        )
-        parameters.pop("model_capabilities", None)  # AutoGen's, deprecated there
-        self._fields = {"model": model, **request_fields({"options": options, **parameters})}
-        self._texts = MessageTexts(lambda message: encode_message(message, add_name_prefixes))
+        super().__init__(model=model, **{"default_headers": headers, **more})
+        self._fields = {"model": model, **request_fields({"options": options, **self._parameters})}
         self._url = f"{_address(host or base_url)}/api/chat"
+        self._conversations = self._conversations_by(partial(encode_message, prefixes=add_name_prefixes))
 
-    async def _request(self, ask: Ask) -> Request:
-        ask = replace(ask, messages=normalise(ask.messages, OLLAMA))
-        body = encode_request(ask, self._fields, self._texts.texts(ask.messages))
-        return Request(self._url, {**HEADERS, **self._default_headers}, body)
+    def _body(self, ask: Ask) -> bytes:
+        _, _, texts = self._conversations.fitted(ask.messages)
+        return encode_request(ask, self._fields, texts)
 
     def _decode(self, data: dict[str, Any]) -> Answer:
         return decode_response(data)
@@ -307,10 +275,11 @@ class OllamaChatCompletionClient(HTTPChatCompletionClient):
     def _decoder(self) -> StreamDecoder:
         return OllamaDecoder()
 
-    def remaining_tokens(self, messages: Sequence[LLMMessage], *, tools: Sequence[HasSchema | ToolSchema] = ()) -> int:
+    def remaining_tokens(self, messages: Sequence[LLMMessage], *, tools: Sequence[Tool | ToolSchema] = ()) -> int:
         """About how many tokens are left beside this request, of `num_ctx` or else of what the model could take."""
-        most = self._fields.get("options", {}).get("num_ctx") or window(self._model)
-        return number(most) - self.count_tokens(messages, tools=tools)
+        if most := number(self._fields.get("options", {}).get("num_ctx")):
+            return most - self.count_tokens(messages, tools=tools)
+        return super().remaining_tokens(messages, tools=tools)
 
 
 def _address(given: str | None) -> str:

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
 from ..errors import ConfigError
 from ..messages import SystemMessage
-from .base import HEADERS, HTTPChatCompletionClient, checked_headers
+from .base import HTTPChatCompletionClient, checked_headers
 from .chat import REASONS, ChatDecoder, decode_response, encode_message, encode_request
-from .dialects import CHAT, DIALECTS, OPENAI, normalise
-from .families import checked_info, known_info, window
-from .keys import bearer, host_of, known_server, server_at, usable_key
-from .wire import MessageTexts, Request, json_instruction
+from .dialects import DIALECTS, OPENAI
+from .keys import base_variable, bearer, host_of, known_server, server_at, usable_key
+from .wire import json_instruction
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
     from typing import Any
 
-    from ..cancellation import CancellationToken
     from ..messages import CreateResult, LLMMessage
-    from . import HasSchema, ModelInfo, ToolChoice, ToolSchema
     from .keys import TokenProvider
     from .wire import Answer, Ask, StreamDecoder
-
-RESERVED = ("stream", "messages", "function_call", "functions", "n")  # of the request: the client's own business
 
 # whose servers have these models: beginning of the name, name of the server
 _ROUTES = (("gemini-", "gemini-chat"), ("claude-", "anthropic-chat"), ("Llama-", "llama"))
@@ -45,21 +41,18 @@ class OpenAIChatCompletionClient(HTTPChatCompletionClient):
         server: its name in `COMPATIBLE`, which says its address (a variable such as VLLM_BASE_URL says another), the
             variable of its key, and what it accepts; default: the one at `base_url`.
         organization, project: default OPENAI_ORG_ID and OPENAI_PROJECT_ID.
-        model_info: what the model can do, where the name does not tell.
         add_name_prefixes: begin each user message with who said it.
         include_name_in_message: send who said a message as its `name`; default: where the server takes the field.
         stream_options: of streamed requests; None for servers that refuse the field. They then report no usage.
-        parameters: further fields of every request: temperature, max_tokens, seed, response_format, ...
-
-    The other arguments are those of `HTTPChatCompletionClient`.
+        options: the other arguments of `HTTPChatCompletionClient`, and further fields of every request: temperature,
+            max_tokens, seed, response_format, ...
     """
 
     provider = "openai"
     _reasons = REASONS
     _key_variable = "OPENAI_API_KEY"
     _path = "/chat/completions"
-    _reserved: Sequence[str] = RESERVED
-    _dialect = CHAT
+    _reserved: Sequence[str] = ("stream", "messages", "function_call", "functions", "n")
 
     def __init__(
         self,
@@ -70,38 +63,16 @@ class OpenAIChatCompletionClient(HTTPChatCompletionClient):
         organization: str | None = None,
         project: str | None = None,
         server: str | None = None,
-        model_info: ModelInfo | None = None,
         add_name_prefixes: bool = False,
         include_name_in_message: bool | None = None,
         stream_options: Mapping[str, Any] | None = {"include_usage": True},
-        timeout: float | None = 600.0,
-        read_timeout: float | None = None,
-        connect_timeout: float = 5.0,
-        max_retries: int = 2,
-        max_retry_wait: float = 60.0,
-        default_headers: Mapping[str, str] | None = None,
-        http_client: Any = None,
-        _waiting: Any = None,
-        **parameters: Any,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            model=model,
-            model_info=known_info(model) if model_info is None else checked_info(model_info),
-            timeout=timeout,
-            read_timeout=read_timeout,
-            connect_timeout=connect_timeout,
-            max_retries=max_retries,
-            max_retry_wait=max_retry_wait,
-            default_headers=default_headers,
-            http_client=http_client,
-            _waiting=_waiting,
-        )
-        parameters.pop("model_capabilities", None)  # AutoGen's, deprecated there
-        _refuse_reserved(parameters, self._reserved)
-        self._parameters = {"model": model, **parameters, "stream_options": stream_options}
+        super().__init__(model=model, **options)
+        self._parameters = {"model": model, **self._parameters, "stream_options": stream_options}
         self._connect_to(base_url, api_key, server)
         names = self._dialect.names if include_name_in_message is None else include_name_in_message
-        self._texts = self._make_texts(names, add_name_prefixes)
+        self._conversations = self._conversations_by(self._encoding(names, add_name_prefixes))
         for name, value, variable in (
             ("openai-organization", organization, "OPENAI_ORG_ID"),
             ("openai-project", project, "OPENAI_PROJECT_ID"),
@@ -113,7 +84,7 @@ class OpenAIChatCompletionClient(HTTPChatCompletionClient):
         if server is None and not base_url and not os.environ.get("OPENAI_BASE_URL"):
             server = next((name for prefix, name in _ROUTES if self._model.startswith(prefix)), "openai")
         url, names, accepts = known_server(server) if server is not None else ("", "", "")
-        base_url = base_url or os.environ.get(f"{(server or 'openai').upper()}_BASE_URL") or url
+        base_url = base_url or os.environ.get(base_variable(server or "openai")) or url
         host = host_of(base_url)
         if server is None:
             _, names, accepts = server_at(host) or ("", "OPENAI_API_KEY", "chat")
@@ -127,29 +98,20 @@ class OpenAIChatCompletionClient(HTTPChatCompletionClient):
         key = usable_key(self._model, host, api_key, variables)
         self._key_variable = variables[0] if variables else "OPENAI_API_KEY"
         self.key_help = f"Set {self._key_variable} or pass api_key to a key that this server accepts."
-        self._headers = dict(HEADERS)
         if key:
             self._headers["authorization"] = f"Bearer {key}"
 
-    def _make_texts(self, names: bool, prefixes: bool) -> MessageTexts:
-        return MessageTexts(lambda message: encode_message(message, names, prefixes, self._dialect))
+    def _encoding(self, names: bool, prefixes: bool) -> Callable[[LLMMessage], str]:
+        return partial(encode_message, names=names, prefixes=prefixes, dialect=self._dialect)
 
     def _secret_variable(self, argument: str) -> str:
         return self._key_variable if argument == "api_key" else super()._secret_variable(argument)
-
-    async def _authorization(self) -> dict[str, str]:
-        return {}
-
-    async def _request(self, ask: Ask) -> Request:
-        _refuse_reserved(ask.extra, self._reserved)
-        headers = {**self._headers, **await self._authorization(), **self._default_headers}
-        return Request(self._url, headers, self._body(ask))
 
     def _body(self, ask: Ask) -> bytes:
         messages = ask.messages
         if ask.json_output and not self._dialect.json_schema:
             messages = [SystemMessage(content=json_instruction(ask.json_output)), *messages]
-        texts = self._texts.texts(normalise(messages, self._dialect))
+        _, _, texts = self._conversations.fitted(messages)
         return encode_request(ask, self._parameters, texts, self._dialect, ask.extra.get("model", self._model))
 
     def _decode(self, data: dict[str, Any]) -> Answer:
@@ -162,29 +124,15 @@ class OpenAIChatCompletionClient(HTTPChatCompletionClient):
         self,
         messages: Sequence[LLMMessage],
         *,
-        tools: Sequence[HasSchema | ToolSchema] = (),
-        tool_choice: ToolChoice = "auto",
-        json_output: bool | type[Any] | None = None,
         extra_create_args: Mapping[str, Any] = {},
-        cancellation_token: CancellationToken | None = None,
         include_usage: bool | None = None,
+        **arguments: Any,
     ) -> AsyncGenerator[str | CreateResult, None]:
         """See `ChatCompletionClient.create_stream`; `include_usage` overrides the client's `stream_options`."""
         if include_usage is not None:
             options = {"include_usage": True} if include_usage else None
             extra_create_args = {**extra_create_args, "stream_options": options}
-        return super().create_stream(
-            messages,
-            tools=tools,
-            tool_choice=tool_choice,
-            json_output=json_output,
-            extra_create_args=extra_create_args,
-            cancellation_token=cancellation_token,
-        )
-
-    def remaining_tokens(self, messages: Sequence[LLMMessage], *, tools: Sequence[HasSchema | ToolSchema] = ()) -> int:
-        """About how many tokens are left in the context window beside this request."""
-        return window(self._model) - self.count_tokens(messages, tools=tools)
+        return super().create_stream(messages, extra_create_args=extra_create_args, **arguments)
 
 
 class AzureOpenAIChatCompletionClient(OpenAIChatCompletionClient):
@@ -246,7 +194,6 @@ class AzureOpenAIChatCompletionClient(OpenAIChatCompletionClient):
             self._url += f"?api-version={self._version}"
         self._at_openai = False
         self.key_help = "Set AZURE_OPENAI_API_KEY or pass api_key, azure_ad_token or azure_ad_token_provider."
-        self._headers = dict(HEADERS)
         if not (self._token or self._token_provider):
             key = usable_key(self._model, host, api_key, ["AZURE_OPENAI_API_KEY"])
             self._headers["api-key"] = key
@@ -256,11 +203,3 @@ class AzureOpenAIChatCompletionClient(OpenAIChatCompletionClient):
 
     async def _authorization(self) -> dict[str, str]:
         return await bearer(self._token, self._token_provider)
-
-
-def _refuse_reserved(parameters: Mapping[str, Any], reserved: Sequence[str]) -> None:
-    for name in reserved:
-        if name in parameters:
-            raise ConfigError(
-                f"{name!r} is set by the client itself; use create() or create_stream() instead of giving it"
-            )

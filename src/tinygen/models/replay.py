@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ..cancellation import CancellationToken
     from ..messages import LLMMessage
-    from . import HasSchema, ModelInfo, ToolChoice, ToolSchema
+    from . import ModelInfo, Tool, ToolChoice, ToolSchema
 
     T = TypeVar("T")
     Data: TypeAlias = "str | CreateResult | Sequence[FunctionCall]"
@@ -105,7 +105,7 @@ class ReplayChatCompletionClient(ObservedClient):
         self.create_calls: list[ReplayRequest] = []
 
     def set_cached_bool_value(self, value: bool) -> None:
-        """What `cached` says in the results made of text and tool calls; at first True, unless the model has a price."""
+        """What `cached` says in the results made of text and tool calls; at first True, but of a model with a price."""
         self._cached = value
 
     @property
@@ -127,7 +127,7 @@ class ReplayChatCompletionClient(ObservedClient):
         self,
         messages: Sequence[LLMMessage],
         *,
-        tools: Sequence[HasSchema | ToolSchema] = (),
+        tools: Sequence[Tool | ToolSchema] = (),
         tool_choice: ToolChoice = "auto",
         json_output: bool | type[Any] | None = None,
         extra_create_args: Mapping[str, Any] = {},
@@ -145,7 +145,7 @@ class ReplayChatCompletionClient(ObservedClient):
         self,
         messages: Sequence[LLMMessage],
         *,
-        tools: Sequence[HasSchema | ToolSchema] = (),
+        tools: Sequence[Tool | ToolSchema] = (),
         tool_choice: ToolChoice = "auto",
         json_output: bool | type[Any] | None = None,
         extra_create_args: Mapping[str, Any] = {},
@@ -159,18 +159,18 @@ class ReplayChatCompletionClient(ObservedClient):
     def total_usage(self) -> RequestUsage:
         return RequestUsage(self._used[0], self._used[1])
 
-    def count_tokens(self, messages: Sequence[LLMMessage], *, tools: Sequence[HasSchema | ToolSchema] = ()) -> int:
+    def count_tokens(self, messages: Sequence[LLMMessage], *, tools: Sequence[Tool | ToolSchema] = ()) -> int:
         """The words of the messages."""
         return sum(_words(message.content) for message in messages)
 
-    def remaining_tokens(self, messages: Sequence[LLMMessage], *, tools: Sequence[HasSchema | ToolSchema] = ()) -> int:
+    def remaining_tokens(self, messages: Sequence[LLMMessage], *, tools: Sequence[Tool | ToolSchema] = ()) -> int:
         """What is left of 10,000 words."""
         return max(0, _WINDOW - self.count_tokens(messages))
 
     def _record(
         self,
         messages: Sequence[LLMMessage],
-        tools: Sequence[HasSchema | ToolSchema],
+        tools: Sequence[Tool | ToolSchema],
         tool_choice: ToolChoice,
         json_output: bool | type[Any] | None,
         extra_create_args: Mapping[str, Any],

@@ -10,10 +10,10 @@ arguments of the calls. A message goes back with its items if they fit it, else 
 
 from __future__ import annotations
 
-import json
 import re
+from functools import partial
 
-from ..errors import ConfigError, ModelError, ProtocolError
+from ..errors import ModelError, ProtocolError
 from ..messages import (
     AssistantMessage,
     FunctionCall,
@@ -23,28 +23,28 @@ from ..messages import (
     UserMessage,
 )
 from .chat import logprobs_of, response_format
-from .dialects import RESPONSES, fitted_schema, normalise
+from .dialects import RESPONSES, fitted_schema
 from .openai import OpenAIChatCompletionClient
+from .schemas import strict_schema
 from .wire import (
     Answer,
-    MessageTexts,
     StreamDecoder,
     body_of,
     checked,
     clean,
+    counts_in,
+    dumps,
     expect,
     keepable,
-    number,
     parse,
     raise_error_in,
     short,
-    strict_schema,
     written,
 )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
     from ..messages import LLMMessage
@@ -60,7 +60,12 @@ REASONS: Mapping[str, Reason] = {
 _ENCRYPTED = "reasoning.encrypted_content"
 _REASONING = re.compile(r"(o\d|gpt-[5-9]|codex)(?!.*-chat)")  # models that know of it; others refuse it
 
-_dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_COUNTS = {
+    "prompt_tokens": "input_tokens",
+    "completion_tokens": "output_tokens",
+    "cached_tokens": "input_tokens_details.cached_tokens",
+    "reasoning_tokens": "output_tokens_details.reasoning_tokens",
+}
 
 
 # --- requests
@@ -68,7 +73,7 @@ _dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", 
 
 def encode_message(message: LLMMessage, prefixes: bool = False) -> str:
     """The items of a message as JSON text, with commas between; `prefixes`: begin a user's text with who said it."""
-    return ",".join(map(_dumps, _items_of(message, prefixes)))
+    return ",".join(map(dumps, _items_of(message, prefixes)))
 
 
 def _items_of(message: LLMMessage, prefixes: bool) -> list[dict[str, Any]]:
@@ -81,8 +86,6 @@ def _items_of(message: LLMMessage, prefixes: bool) -> list[dict[str, Any]]:
         return [{"role": "system", "content": checked(message.content, str, message)}]
     if isinstance(message, UserMessage):
         return [{"role": "user", "content": _user_content(message, prefixes)}]
-    if not isinstance(message, AssistantMessage):
-        raise ConfigError(f"{message!r} is not a message for a model; give a System, User or AssistantMessage")
     kept = (message.provider_data or {}).get("responses")
     if isinstance(kept, list) and (items := _with_kept(kept, message)) is not None:
         return items
@@ -130,7 +133,7 @@ def _with_kept(kept: list[Any], message: AssistantMessage) -> list[dict[str, Any
     return items if next(calls, None) is None else None
 
 
-def encode_request(ask: Ask, parameters: Mapping[str, Any], texts: Iterable[str], model: str = "") -> bytes:
+def encode_request(ask: Ask, parameters: Mapping[str, Any], texts: Iterable[bytes], model: str = "") -> bytes:
     """The body of a request; `texts` are the encoded messages, `parameters` the client's own fields.
 
     What the chat protocol calls otherwise (`max_tokens`, `reasoning_effort`, `response_format`) is understood. `model`
@@ -228,7 +231,7 @@ class ResponsesDecoder(StreamDecoder):
     def take(self, response: dict[str, Any]) -> str:
         """Take a whole response in; returns the text that was not there yet. Raises `ModelError`."""
         self._check(response)
-        self._take_usage(response.get("usage"))
+        self.answer.usage = counts_in(response.get("usage"), **_COUNTS)
         output = expect(response.get("output"), list, "output")
         if output:
             self._items = {at: expect(item, dict, "an item of the output") or {} for at, item in enumerate(output)}
@@ -247,8 +250,6 @@ class ResponsesDecoder(StreamDecoder):
         items = [self._items[at] for at in sorted(self._items)]
         answer.calls = [_read_call(item) for item in items if item.get("type") == "function_call"]
         parts = [part for item in items if item.get("type") == "message" for part in _parts(item, "content")]
-        if not answer.text and not answer.calls:  # nothing but comments, which then are the answer
-            answer.text = clean("\n\n".join(expect(part.get("text"), str, "text") or "" for part in parts))
         answer.logprobs = [each for part in parts for each in logprobs_of(part.get("logprobs"))] or None
         kept = _to_keep(items, answer, self._stored)
         answer.kept = {"responses": keepable(kept, "the items of the answer")} if kept else None
@@ -306,29 +307,27 @@ class ResponsesDecoder(StreamDecoder):
     def _unsaid(self) -> str:
         """Tell from the items what no pieces told."""
         said, thought, text = "", bool(self._thought), bool(self._text or self.partial)
+        comments: dict[int, dict[str, Any]] = {}
         for at, item in self._items.items():
-            aside = item.get("type") == "reasoning" or item.get("phase") == "commentary"
-            if aside and not thought:
+            comment = item.get("type") == "message" and item.get("phase") == "commentary"
+            if comment:
+                comments[at] = item
+            if (comment or item.get("type") == "reasoning") and not thought:
                 for n, part in enumerate([*_parts(item, "summary"), *_parts(item, "content")]):
                     self._reason((at, n), expect(part.get("text"), str, "text"))
-            elif item.get("type") == "message" and not aside and not text:
-                for part in _parts(item, "content"):
-                    if words := expect(part.get("text") or part.get("refusal"), str, "text"):
-                        said += self._tell(at, words)
+            elif item.get("type") == "message" and not comment and not text:
+                said += self._words(at, item)
+        if not text and not said and all(item.get("type") != "function_call" for item in self._items.values()):
+            said = "".join(self._words(at, item) for at, item in comments.items())  # which then are the answer
         return said
 
-    def _take_usage(self, usage: Any) -> None:
-        if not isinstance(usage, dict):
-            return
-        counts = {
-            "prompt_tokens": number(usage.get("input_tokens")),
-            "completion_tokens": number(usage.get("output_tokens")),
-        }
-        for key, name in (("input_tokens_details", "cached_tokens"), ("output_tokens_details", "reasoning_tokens")):
-            details = usage.get(key)
-            if isinstance(details, dict) and name in details:
-                counts[name] = number(details[name])
-        self.answer.usage = counts
+    def _words(self, at: int, item: dict[str, Any]) -> str:
+        """Add the text of a message that came as a whole."""
+        said = ""
+        for part in _parts(item, "content"):
+            if words := expect(part.get("text") or part.get("refusal"), str, "text"):
+                said += self._tell(at, words)
+        return said
 
 
 def _place(news: dict[str, Any]) -> int:
@@ -404,11 +403,11 @@ class OpenAIResponsesClient(OpenAIChatCompletionClient):
         super()._connect_to(base_url, api_key, server)
         self._dialect = RESPONSES
 
-    def _make_texts(self, names: bool, prefixes: bool) -> MessageTexts:
-        return MessageTexts(lambda message: encode_message(message, prefixes))
+    def _encoding(self, names: bool, prefixes: bool) -> Callable[[LLMMessage], str]:
+        return partial(encode_message, prefixes=prefixes)
 
     def _body(self, ask: Ask) -> bytes:
-        texts = self._texts.texts(normalise(ask.messages, RESPONSES))
+        _, _, texts = self._conversations.fitted(ask.messages)
         return encode_request(ask, self._parameters, texts, ask.extra.get("model", self._model))
 
     def _decode(self, data: dict[str, Any]) -> Answer:

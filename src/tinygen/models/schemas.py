@@ -1,4 +1,4 @@
-"""JSON Schemas cut to what a provider accepts of them."""
+"""JSON Schemas cut to what a provider accepts of them, or made strict."""
 
 from __future__ import annotations
 
@@ -109,3 +109,57 @@ def _known(schema: dict[str, Any], rules: SchemaRules) -> dict[str, Any]:
     if words:
         fitted["description"] = " ".join(filter(None, (fitted.get("description"), f"({', '.join(words)})")))
     return fitted
+
+
+def strict_schema(schema: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    """A schema by the strict rules that OpenAI made: every key required, no others allowed, no defaults.
+
+    Also whether it could be made so: objects with free keys are left as they are.
+    """
+    fits = isinstance(schema, dict) and schema.get("type") == "object" and _closed(schema)
+    return (_strict(schema), True) if fits else (schema, False)
+
+
+# what strict mode knows; anything else makes the provider refuse the whole request
+_KEYWORDS = frozenset(
+    "type properties required additionalProperties items enum const anyOf $ref $defs description title default pattern "
+    "format minimum maximum exclusiveMinimum exclusiveMaximum multipleOf minItems maxItems".split()
+)
+_FORMATS = frozenset("date-time time date duration email hostname ipv4 ipv6 uuid".split())
+_NAMED = ("properties", "$defs")  # keywords whose value holds schemas by name
+
+
+def _closed(schema: Any) -> bool:
+    """Whether the schema uses only what strict mode knows, and every object in it has a fixed set of keys."""
+    if not isinstance(schema, dict) or not schema.keys() <= _KEYWORDS:
+        return False
+    if not schema.keys() & {"type", "anyOf", "$ref", "enum", "const"} or schema.get("format", "date") not in _FORMATS:
+        return False
+    named = [schema.get(key, {}) for key in _NAMED]
+    if not all(isinstance(each, dict) for each in named) or not isinstance(schema.get("anyOf", []), list):
+        return False
+    kinds = schema.get("type")
+    kinds = kinds if isinstance(kinds, list) else [kinds]
+    if "object" in kinds and ("properties" not in schema or schema.get("additionalProperties", False) is not False):
+        return False
+    if "array" in kinds and "items" not in schema:
+        return False
+    inner = [value for each in named for value in each.values()] + schema.get("anyOf", [])
+    return all(map(_closed, [*inner, schema["items"]] if "items" in schema else inner))
+
+
+def _strict(schema: dict[str, Any]) -> dict[str, Any]:
+    strict = {key: value for key, value in schema.items() if key != "default"}
+    for key in _NAMED:
+        if key in strict:
+            strict[key] = {name: _strict(value) for name, value in strict[key].items()}
+    if "anyOf" in strict:
+        strict["anyOf"] = [_strict(each) for each in strict["anyOf"]]
+    if "items" in strict:
+        strict["items"] = _strict(strict["items"])
+    if "properties" in strict:
+        strict["required"] = list(strict["properties"])
+        strict["additionalProperties"] = False
+    if "$ref" in strict and len(strict) > 1:  # which may have nothing beside it
+        strict["anyOf"] = [{"$ref": strict.pop("$ref")}]
+    return strict

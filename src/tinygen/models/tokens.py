@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..messages import CreateResult, LLMMessage
-    from . import HasSchema, ToolSchema
+    from . import Tool, ToolSchema
     from .wire import Ask
 
 PER_MESSAGE = 4
@@ -52,7 +52,7 @@ _VOCABULARIES = {
 _OPENAI = re.compile(r"(?P<o200k_base>gpt-4o|gpt-4\.[15]|gpt-5|o[134](?![^-]))|(?P<cl100k_base>gpt-4|gpt-3\.5)")
 
 
-def estimate_tokens(messages: Sequence[LLMMessage], tools: Sequence[HasSchema | ToolSchema] = ()) -> int:
+def estimate_tokens(messages: Sequence[LLMMessage], tools: Sequence[Tool | ToolSchema] = ()) -> int:
     """About how many tokens a request takes, whatever the model."""
     return sum(map(message_tokens, messages)) + tool_tokens(tools)
 
@@ -64,7 +64,7 @@ def message_tokens(message: LLMMessage, text_tokens: Callable[[str], int] | None
     return PER_MESSAGE + _content_tokens(message.content, count) + (count(thought) if thought else 0)
 
 
-def tool_tokens(tools: Sequence[HasSchema | ToolSchema], text_tokens: Callable[[str], int] | None = None) -> int:
+def tool_tokens(tools: Sequence[Tool | ToolSchema], text_tokens: Callable[[str], int] | None = None) -> int:
     """The tokens of the schemas of tools."""
     count = text_tokens or _text_tokens
     return sum(count(json.dumps(schema_of(tool), ensure_ascii=False, default=str)) for tool in tools)
@@ -144,7 +144,7 @@ class TokenCounter:
         reported, estimated = self._seen
         return min(max(reported / estimated, _BOUNDS[0]), _BOUNDS[1])
 
-    def count(self, messages: Sequence[LLMMessage], tools: Sequence[HasSchema | ToolSchema] = ()) -> int:
+    def count(self, messages: Sequence[LLMMessage], tools: Sequence[Tool | ToolSchema] = ()) -> int:
         """About how many tokens a request takes."""
         if not self._looked:
             self._looked, self._exact = True, vocabulary(self._model)
@@ -180,7 +180,7 @@ class TokenCounter:
         size = self._measured(ask.messages, ask.tools)
         self._seen = before * _DECAY + reported, estimated * _DECAY + size
 
-    def _measured(self, messages: Sequence[LLMMessage], tools: Sequence[HasSchema | ToolSchema]) -> int:
+    def _measured(self, messages: Sequence[LLMMessage], tools: Sequence[Tool | ToolSchema]) -> int:
         sizes: list[int] = self._sizes.texts(messages)
         return sum(sizes) + tool_tokens(tools, self._exact)
 
@@ -188,7 +188,7 @@ class TokenCounter:
     def _forgetful(exact: Callable[[str], int] | None) -> Any:
         from .wire import MessageTexts
 
-        return MessageTexts(lambda message: message_tokens(message, exact))  # type: ignore[arg-type,return-value]
+        return MessageTexts(lambda message: message_tokens(message, exact))
 
 
 def _shows(message: LLMMessage) -> bool:

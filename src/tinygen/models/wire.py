@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from .. import codec
 from ..clock import new_id
-from ..errors import ConfigError, IncompleteResponse, ModelError, ProtocolError, did_you_mean
+from ..errors import ConfigError, DecodeError, IncompleteResponse, ModelError, ProtocolError, did_you_mean
 from ..messages import ChatCompletionTokenLogprob, CreateResult, FunctionCall, RequestUsage, SystemMessage, UserMessage
 from . import schema_of
 
@@ -25,11 +25,13 @@ if TYPE_CHECKING:
     from typing import Any, Literal
 
     from ..messages import LLMMessage
-    from . import HasSchema, ModelInfo, ToolChoice, ToolSchema
+    from . import ModelInfo, Tool, ToolChoice, ToolSchema
 
     Reason = Literal["stop", "length", "function_calls", "content_filter", "unknown"]
 
+DEPTH = codec.MAX_DEPTH // 2  # of what is kept of an answer; the documents it is saved in are deeper
 _OPEN, _CLOSE = "<think>", "</think>"
+_BLANKS = 64  # characters of white space before a text, behind which no tag is looked for
 _VERSION = "api-version"  # the one thing in an address's query that is no secret
 
 
@@ -50,11 +52,15 @@ class Ask:
 
 @dataclass
 class Request:
-    """An encoded request. What the headers hold that is secret never appears in an error."""
+    """An encoded request. What the headers hold that is secret never appears in an error.
+
+    `names` are those of tools, by the names under which they were sent, as far as they differ.
+    """
 
     url: str
     headers: dict[str, str] = field(repr=False)
     body: bytes = field(repr=False)
+    names: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def raw_headers(self) -> list[tuple[bytes, bytes]]:
         """The headers as bytes."""
@@ -75,10 +81,10 @@ class Request:
 
 def checked_ask(
     messages: Sequence[LLMMessage],
-    tools: Sequence[HasSchema | ToolSchema],
-    tool_choice: ToolChoice,
-    json_output: bool | type[Any] | None,
-    extra: Mapping[str, Any],
+    tools: Sequence[Tool | ToolSchema] = (),
+    tool_choice: ToolChoice = "auto",
+    json_output: bool | type[Any] | None = None,
+    extra_create_args: Mapping[str, Any] = {},
     *,
     stream: bool,
     info: ModelInfo,
@@ -87,8 +93,8 @@ def checked_ask(
     for name, value in (("messages", messages), ("tools", tools)):
         if not isinstance(value, Sequence):
             raise ConfigError(f"{name} must be a list, not {short(value)}")
-    if not isinstance(extra, Mapping):
-        raise ConfigError(f"extra_create_args must be a mapping, not {short(extra)}")
+    if not isinstance(extra_create_args, Mapping):
+        raise ConfigError(f"extra_create_args must be a mapping, not {short(extra_create_args)}")
     schemas = [schema_of(tool) for tool in tools]
     if schemas and not info["function_calling"]:
         raise ConfigError("the model cannot call tools: model_info['function_calling'] is False; leave tools out")
@@ -102,7 +108,7 @@ def checked_ask(
         _no_pictures(messages)
     if not info.get("multiple_system_messages", False):
         messages = one_system_message(messages)
-    return Ask(messages, schemas, _choice(tool_choice, schemas), json_output, extra, stream)
+    return Ask(messages, schemas, _choice(tool_choice, schemas), json_output, extra_create_args, stream)
 
 
 def _choice(choice: ToolChoice, schemas: list[ToolSchema]) -> str | ToolSchema:
@@ -135,92 +141,43 @@ def one_system_message(messages: Sequence[LLMMessage]) -> Sequence[LLMMessage]:
     return [SystemMessage(content="\n".join(message.content for message in systems)), *rest]
 
 
-def strict_schema(schema: dict[str, Any]) -> tuple[dict[str, Any], bool]:
-    """A schema by the strict rules that OpenAI made: every key required, no others allowed, no defaults.
-
-    Also whether it could be made so: objects with free keys are left as they are.
-    """
-    fits = isinstance(schema, dict) and schema.get("type") == "object" and _closed(schema)
-    return (_strict(schema), True) if fits else (schema, False)
-
-
-# what strict mode knows; anything else makes the provider refuse the whole request
-_KEYWORDS = frozenset(
-    "type properties required additionalProperties items enum const anyOf $ref $defs description title default pattern "
-    "format minimum maximum exclusiveMinimum exclusiveMaximum multipleOf minItems maxItems".split()
-)
-_FORMATS = frozenset("date-time time date duration email hostname ipv4 ipv6 uuid".split())
-_NAMED = ("properties", "$defs")  # keywords whose value holds schemas by name
-
-
-def _closed(schema: Any) -> bool:
-    """Whether the schema uses only what strict mode knows, and every object in it has a fixed set of keys."""
-    if not isinstance(schema, dict) or not schema.keys() <= _KEYWORDS:
-        return False
-    if not schema.keys() & {"type", "anyOf", "$ref", "enum", "const"} or schema.get("format", "date") not in _FORMATS:
-        return False
-    named = [schema.get(key, {}) for key in _NAMED]
-    if not all(isinstance(each, dict) for each in named) or not isinstance(schema.get("anyOf", []), list):
-        return False
-    kinds = schema.get("type")
-    kinds = kinds if isinstance(kinds, list) else [kinds]
-    if "object" in kinds and ("properties" not in schema or schema.get("additionalProperties", False) is not False):
-        return False
-    if "array" in kinds and "items" not in schema:
-        return False
-    inner = [value for each in named for value in each.values()] + schema.get("anyOf", [])
-    return all(map(_closed, [*inner, schema["items"]] if "items" in schema else inner))
-
-
-def _strict(schema: dict[str, Any]) -> dict[str, Any]:
-    strict = {key: value for key, value in schema.items() if key != "default"}
-    for key in _NAMED:
-        if key in strict:
-            strict[key] = {name: _strict(value) for name, value in strict[key].items()}
-    if "anyOf" in strict:
-        strict["anyOf"] = [_strict(each) for each in strict["anyOf"]]
-    if "items" in strict:
-        strict["items"] = _strict(strict["items"])
-    if "properties" in strict:
-        strict["required"] = list(strict["properties"])
-        strict["additionalProperties"] = False
-    if "$ref" in strict and len(strict) > 1:  # which may have nothing beside it
-        strict["anyOf"] = [{"$ref": strict.pop("$ref")}]
-    return strict
-
-
 class MessageTexts:
-    """The JSON text of messages, made once for each: a long history is sent again and again.
+    """What is made of messages, such as their JSON text, made once for each: a long history is sent again and again.
 
     Messages are treated as immutable; a `content` that is replaced, or a list whose items are, is seen even so.
     """
 
-    def __init__(self, encode: Callable[[LLMMessage], str]) -> None:
-        self._encode = encode
-        self._known: dict[int, tuple[Any, str, tuple[Any, ...] | None, object]] = {}
+    def __init__(self, make: Callable[[LLMMessage], Any]) -> None:
+        self._make = make
+        self._known: dict[int, tuple[Any, Any, list[Any] | None, object]] = {}
 
-    def texts(self, messages: Iterable[LLMMessage]) -> list[str]:
-        """The text of each message."""
-        get = self._known.get
-        texts = []
-        for message in messages:
-            known = get(id(message))
-            if known is None or known[0] is not message.content or (known[2] is not None and _changed(known)):
-                known = self._add(message)
-            texts.append(known[1])
-        return texts
+    def texts(self, messages: Iterable[LLMMessage]) -> list[Any]:
+        """What is made of each message."""
+        get, add = self._known.get, self._add
+        return [
+            known[1]
+            if (known := get(id(message))) is not None
+            and known[0] is message.content
+            and (known[2] is None or known[2] == known[0])
+            else add(message)
+            for message in messages
+        ]
 
-    def _add(self, message: LLMMessage) -> tuple[Any, str, tuple[Any, ...] | None, object]:
-        text = self._encode(message)
+    def _add(self, message: LLMMessage) -> Any:
+        made = self._make(message)
         table, key, content = self._known, id(message), message.content
-        items = tuple(content) if isinstance(content, list) else None
-        made = table[key] = (content, text, items, weakref.ref(message, lambda _: table.pop(key, None)))
+        items = [*content] if isinstance(content, list) else None
+        table[key] = (content, made, items, weakref.ref(message, lambda _: table.pop(key, None)))
         return made
 
 
-def _changed(known: tuple[Any, str, tuple[Any, ...] | None, object]) -> bool:
-    now, then = known[0], known[2] or ()
-    return len(now) != len(then) or any(a is not b for a, b in zip(now, then))
+def call_arguments(call: FunctionCall) -> dict[str, Any]:
+    """The arguments of a call as an object; `{"invalid_json": text}` if the model wrote something else."""
+    try:
+        arguments = json.loads(call.arguments or "{}", parse_constant=_no_number, parse_float=_finite)
+    except (ValueError, RecursionError):
+        arguments = None
+    return arguments if isinstance(arguments, dict) else {"invalid_json": call.arguments}
 
 
 def checked(value: Any, kind: type[Any], message: LLMMessage) -> Any:
@@ -230,17 +187,36 @@ def checked(value: Any, kind: type[Any], message: LLMMessage) -> Any:
     raise ConfigError(f"a {type(message).__name__} holds {short(value)}; expected {kind.__name__}")
 
 
-def body_of(fields: Mapping[str, Any], name: str, texts: Iterable[str]) -> bytes:
-    """The body of a request: its fields, and under `name` the list of messages, which are JSON text already."""
+def reserved(name: str) -> ConfigError:
+    """The error for a field of the request that callers may not set."""
+    return ConfigError(f"{name!r} is set by the client itself; use create() or create_stream() instead of giving it")
+
+
+def merged(roles: str, texts: Sequence[bytes], heads: Mapping[str, int]) -> Sequence[bytes]:
+    """The texts of messages, with neighbours of one role made one: put together with commas, they are as expected.
+
+    Args:
+        roles: a letter for each message.
+        heads: how long the beginning of a message is, up to its first part; it ends with two brackets.
+    """
+    if all(texts) and not any(role * 2 in roles for role in heads):
+        return texts
+    said = [(role, text) for role, text in zip(roles, texts) if text]
+    before = ["", *(role for role, _ in said)]
+    after = [*(role for role, _ in said[1:]), ""]
+    return [
+        text[heads[role] if role == last else 0 : -2 if role == following else None]
+        for last, (role, text), following in zip(before, said, after)
+    ]
+
+
+def body_of(fields: Mapping[str, Any], name: str, texts: Iterable[bytes]) -> bytes:
+    """The body of a request: its fields, and under `name` the list of messages, which are JSON already."""
     try:
-        head = _dumps(fields)
+        head = dumps(fields)
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"an argument of the request cannot be written as JSON: {error}") from error
-    texts = [*filter(None, texts)] or [""]
-    try:  # one by one, since two texts of the size of a long history take longer to make than all of them
-        parts = [text.encode() for text in texts]
-    except UnicodeEncodeError:
-        parts = [clean(text).encode() for text in texts]
+    parts = [*filter(None, texts)] or [b""]
     parts[0] = clean(f'{head[:-1]}{"," if fields else ""}"{name}":[').encode() + parts[0]
     parts[-1] += b"]}"
     return b",".join(parts)
@@ -249,7 +225,7 @@ def body_of(fields: Mapping[str, Any], name: str, texts: Iterable[str]) -> bytes
 def json_instruction(output: bool | type[Any]) -> str:
     """What to tell a model that cannot be held to JSON as long as it has tools."""
     words = "When you answer without calling a tool, write nothing but JSON"
-    return f"{words}." if isinstance(output, bool) else f"{words} that fits this schema: {_dumps(codec.schema(output))}"
+    return f"{words}." if isinstance(output, bool) else f"{words} that fits this schema: {dumps(codec.schema(output))}"
 
 
 # --- answers
@@ -360,6 +336,12 @@ class StreamDecoder:
             )
         return self._add("�" if self._half else "", last=True)
 
+    def finished(self) -> Answer:
+        """The answer, all of which was taken in."""
+        self.complete = True
+        self.end()
+        return self.whole()
+
     @property
     def text(self) -> str:
         """The text so far."""
@@ -430,7 +412,7 @@ class TagSplitter:
             head = held.lstrip()
             if head.startswith(_OPEN):
                 self._inside, held = True, head[len(_OPEN) :]
-            elif last or not _OPEN.startswith(head):
+            elif last or not _OPEN.startswith(head) or len(held) > _BLANKS:
                 self.settled = True
                 return held, ""
             else:
@@ -468,7 +450,12 @@ def _no_number(name: str) -> Any:
     raise ValueError(f"{name} is not a number")
 
 
-_dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if abs(value) < float("inf") else _no_number(text)  # 1e999, which no request can carry
+
+
+dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 # codec.loads is stricter: it refuses half surrogate pairs, which models do send
 _read = json.JSONDecoder(parse_constant=_no_number).decode
 _write = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -494,8 +481,15 @@ def written(value: Any, what: str) -> str:
 
 
 def keepable(value: Any, what: str) -> Any:
-    """JSON data as it can be saved and sent again: without half surrogate pairs and numbers that are none."""
-    return json.loads(written(value, what), parse_constant=lambda _: None)
+    """JSON data as it can be saved and sent again: without half surrogate pairs and numbers that are none.
+
+    Raises `ProtocolError` for what is nested too deeply.
+    """
+    kept = json.loads(written(value, what), parse_constant=lambda _: None)
+    try:
+        return codec.loads(dumps(kept), max_depth=DEPTH)
+    except DecodeError as error:
+        raise ProtocolError(f"{what} cannot be kept: {error}") from None
 
 
 def start_of(text: str, count: int = 200) -> str:
@@ -521,6 +515,21 @@ def number(value: Any) -> int:
     """A count of tokens; what is not one counts as 0."""
     real = isinstance(value, (int, float)) and not isinstance(value, bool)
     return int(value) if real and 0 <= value <= 2**53 and value == int(value) else 0
+
+
+def counts_in(usage: Any, **places: str) -> dict[str, int]:
+    """The counts of tokens that a report of usage holds.
+
+    Args:
+        places: where a count stands, by the name it is to have; "a.b" is b in a.
+    """
+    found = {}
+    for name, place in places.items():
+        outer, _, key = place.rpartition(".")
+        holder = usage.get(outer) if outer and isinstance(usage, dict) else usage
+        if isinstance(holder, dict) and key in holder:
+            found[name] = number(holder[key])
+    return found
 
 
 # --- errors

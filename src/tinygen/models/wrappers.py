@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ..messages import LLMMessage
-    from . import HasSchema, ModelInfo, ToolSchema
+    from . import ModelInfo, Tool, ToolSchema
 
     Ask = tuple[Callable[..., Awaitable[CreateResult]], Callable[..., AsyncGenerator[str | CreateResult, None]]]
 
@@ -74,11 +74,11 @@ class Wrapper(ObservedClient):
         """Tokens used so far by all the clients."""
         return sum((client.total_usage() for client in self._clients), RequestUsage(0, 0))
 
-    def count_tokens(self, messages: Sequence[LLMMessage], *, tools: Sequence[HasSchema | ToolSchema] = ()) -> int:
+    def count_tokens(self, messages: Sequence[LLMMessage], *, tools: Sequence[Tool | ToolSchema] = ()) -> int:
         """About how many tokens a request takes, of the client that counts most."""
         return max(client.count_tokens(messages, tools=tools) for client in self._clients)
 
-    def remaining_tokens(self, messages: Sequence[LLMMessage], *, tools: Sequence[HasSchema | ToolSchema] = ()) -> int:
+    def remaining_tokens(self, messages: Sequence[LLMMessage], *, tools: Sequence[Tool | ToolSchema] = ()) -> int:
         """About how many tokens are left beside this request, of the client that has least."""
         return min(client.remaining_tokens(messages, tools=tools) for client in self._clients)
 
@@ -112,7 +112,8 @@ def _unheard(client: ChatCompletionClient) -> Ask:
     asks: list[Any] = []
     for name in ("create", "create_stream"):
         ours = getattr(type(client), name).__module__.startswith(_MODELS)  # not overridden by the user
-        asks.append(_billed(client, getattr(client, f"_{name}" if ours and isinstance(client, ObservedClient) else name)))
+        ask = getattr(client, f"_{name}" if ours and isinstance(client, ObservedClient) else name)
+        asks.append(_billed(client, ask))
     return asks[0], asks[1]
 
 

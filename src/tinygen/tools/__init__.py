@@ -11,7 +11,8 @@ them; `bounds` ends calls and `threads` runs synchronous ones.
 
 from __future__ import annotations
 
-from .base import BaseStreamTool, BaseTool, BaseToolWithState, Tool
+from ..models import Tool
+from .base import BaseStreamTool, BaseTool, BaseToolWithState
 from .functions import FunctionTool, as_tool
 from .results import ImageResultContent, TextResultContent, ToolResult, error_text, parse_arguments
 from .threads import run_in_thread

@@ -16,7 +16,7 @@ from .results import MAX_OUTPUT
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-    from typing import Any, Generic, Protocol, TypeVar
+    from typing import Any, Generic, TypeVar
 
     from ..models import ToolSchema
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     StreamT = TypeVar("StreamT")
     StateT = TypeVar("StateT")
 else:
-    Protocol = object
     ArgsT = ReturnT = StreamT = StateT = None
 
     class Generic:
@@ -35,24 +34,6 @@ else:
 
 
 _NOTHING: Any = object()
-
-
-class Tool(Protocol):
-    """What a workbench needs of a tool."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def description(self) -> str: ...
-    @property
-    def schema(self) -> ToolSchema: ...
-
-    async def run_json(
-        self, args: Mapping[str, Any], cancellation_token: CancellationToken | None = None, call_id: str | None = None
-    ) -> Any: ...
-    def return_value_as_string(self, value: Any) -> str: ...
-    async def save_state_json(self) -> Mapping[str, Any]: ...
-    async def load_state_json(self, state: Mapping[str, Any]) -> None: ...
 
 
 class BaseTool(Component, Generic[ArgsT, ReturnT]):

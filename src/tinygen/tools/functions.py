@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ..component import Memo
-    from .base import Tool
+    from ..models import Tool
 
 
 class FunctionTool(BaseTool["Any", "Any"]):

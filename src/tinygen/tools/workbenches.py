@@ -33,8 +33,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ..cancellation import CancellationToken
-    from ..models import ToolSchema
-    from .base import Tool
+    from ..models import Tool, ToolSchema
 
 _NOTHING: Any = object()
 
