@@ -45,7 +45,7 @@ ALLOWED = {  # against the rows or in a circle; inside a function only
 THIRD_PARTIES = {
     "httpx": {"models/http.py"},
     "httpx2": {"models/http.py"},
-    "httpcore": {"models/http.py"},
+    "h11": {"models/http.py"},
     "PIL": {"messages.py"},
     "tiktoken": {"models/tokens.py"},
     "typing": {"codec/shapes.py", "tools/functions.py"},

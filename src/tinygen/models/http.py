@@ -1,7 +1,7 @@
 """HTTP connections for model clients. The only file that touches httpx.
 
 Every event loop a client is used in gets a `Pool`, made at the first call; it ends with its loop, or when it is closed.
-Its requests go over `Lines`: connections of ours, on which httpcore's HTTP/1.1 code speaks. Where a proxy is configured
+Its requests go over `Lines`: connections of ours, on which h11 speaks HTTP/1.1. Where a proxy is configured
 they go through an httpx client instead. Redirects are not followed, and TLS is always verified.
 
 Not guaranteed: that a request which failed was not carried out. A connection that the server closed while it was idle
@@ -23,7 +23,7 @@ from .lines import Closed, Guard, Line, dial
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Sequence
     from typing import Any
 
     from .wire import Request
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     Timeouts = tuple[float, float | None]  # seconds for a connection to come about, and without a byte
 
 KEEP_ALIVE = 30.0  # seconds an idle connection is kept; most servers keep theirs for 60 or more
+HEAD_LIMIT = 100 * 2**10  # bytes of the head of one answer
 BODY_LIMIT = 64 * 2**20  # bytes of one answer
 
 _lock = threading.Lock()
@@ -39,15 +40,15 @@ _context: ssl.SSLContext | None = None
 
 
 def _httpx() -> tuple[Any, Any]:
-    """httpx and httpcore, or the successors that have the same interface."""
+    """httpx, or the successor that has the same interface, and h11, on which both are built."""
     global _modules
     if _modules is None:
-        for client, core in (("httpx", "httpcore"), ("httpx2", "httpcore2")):
+        for client in ("httpx", "httpx2"):
             try:
-                _modules = import_module(client), import_module(core)
+                _modules = import_module(client), import_module("h11")  # which it brings along
                 return _modules
             except ModuleNotFoundError as error:
-                if error.name not in (client, core):
+                if error.name not in (client, "h11"):
                     raise
         raise ConfigError("model clients need httpx; install it with: pip install httpx")
     return _modules
@@ -128,11 +129,11 @@ class Lines:
     """
 
     def __init__(self, keep_alive: float = KEEP_ALIVE) -> None:
-        self._httpx, self._core = _httpx()
+        self._httpx, self._h11 = _httpx()
         self._keep_alive = keep_alive
         self._closed = False
         self._addresses: dict[str, Any] = {}
-        self._idle: dict[Any, list[tuple[Any, Line, float]]] = {}
+        self._idle: dict[Any, list[tuple[Talk, float]]] = {}
         self._busy: set[Line] = set()
         self._reaper: asyncio.TimerHandle | None = None
 
@@ -140,32 +141,28 @@ class Lines:
         """Send a request; returns its response, the body unread."""
         address = self._addresses.get(request.url) or self._address(request.url)
         connect, read = timeouts
-        sent = self._core.Request(
-            b"POST",
-            address.target,
-            headers=[(b"host", address.host), (b"content-length", b"%d" % len(request.body)), *request.raw_headers()],
-            content=request.body,
-            extensions={"timeout": {"read": read, "write": read}},
-        )
+        length = b"%d" % len(request.body)
+        headers = [(b"host", address.host), (b"content-length", length), *request.raw_headers()]
         while True:
-            connection, line, used = await self._take(address, connect, guard)
+            talk, used = await self._take(address, connect, guard)
+            line = talk.line
             self._busy.add(line)
             guard.line, received = line, line.received
             try:
-                answer = await connection.handle_async_request(sent)
+                answer = await talk.ask(address.target, headers, request.body, read)
             except BaseException as error:  # the sender learns of it; the line is of no use any more
                 self._drop(line)
-                hung_up = isinstance(error, (ConnectionFailed, self._core.ProtocolError))
+                hung_up = isinstance(error, (ConnectionFailed, self._h11.ProtocolError))
                 if used and hung_up and line.received == received and guard.reason is None:
                     continue  # while it was idle, most likely
                 raise
-            return Reply(answer, partial(self._give, address, connection, line, guard))
+            return Reply(answer, talk.body(read), partial(self._give, address, talk, guard))
 
     def abort(self) -> None:
         """Close every connection, at once and for good."""
         self._closed = True
         for idle in self._idle.values():
-            self._busy.update(line for _, line, _ in idle)
+            self._busy.update(talk.line for talk, _ in idle)
         self._idle.clear()
         while self._busy:
             self._busy.pop().abort()
@@ -175,38 +172,34 @@ class Lines:
 
     def _address(self, text: str) -> _Address:
         url = self._httpx.URL(text)
-        target = self._core.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
         name = url.raw_host.decode("ascii")
-        made = self._addresses[text] = _Address(target, url.netloc, name, url.port, url.scheme == "https")
+        made = self._addresses[text] = _Address(url.raw_path, url.netloc, name, url.port, url.scheme == "https")
         return made
 
-    async def _take(self, address: _Address, timeout: float, guard: Guard) -> tuple[Any, Line, bool]:
+    async def _take(self, address: _Address, timeout: float, guard: Guard) -> tuple[Talk, bool]:
         """A connection to send on, and whether it was used before."""
         now = asyncio.get_running_loop().time()
         idle = self._idle.get(address.key)
         while idle:
-            connection, line, since = idle.pop()
-            if line.alive and now - since < self._keep_alive:
-                return connection, line, True
-            line.abort()
+            talk, since = idle.pop()
+            if talk.line.alive and now - since < self._keep_alive:
+                return talk, True
+            talk.line.abort()
         line = await dial(address.name, address.port, _tls() if address.secure else None, timeout, guard)
         if self._closed:
             line.abort()
             raise Closed("the client was closed before the answer came")
-        connection = self._core.AsyncHTTP11Connection(origin=address.target.origin, stream=line)
-        connection._state_lock = _NoLock()  # each is used by one request at a time; anyio's costs 4 turns of the loop
-        return connection, line, False
+        return Talk(self._h11, line), False
 
-    def _give(self, address: _Address, connection: Any, line: Line, guard: Guard) -> None:
+    def _give(self, address: _Address, talk: Talk, guard: Guard) -> None:
         """Take a connection back."""
         guard.line = None
-        unasked = connection._h11_state.trailing_data[0]  # would be taken for the next request's answer
-        if self._closed or unasked or not connection.is_idle() or not line.alive:
-            self._drop(line)
+        if self._closed or not talk.renew() or not talk.line.alive:
+            self._drop(talk.line)
             return
-        self._busy.discard(line)
+        self._busy.discard(talk.line)
         loop = asyncio.get_running_loop()
-        self._idle.setdefault(address.key, []).append((connection, line, loop.time()))
+        self._idle.setdefault(address.key, []).append((talk, loop.time()))
         if self._reaper is None:
             self._reaper = loop.call_later(self._keep_alive, self._reap, context=Context())
 
@@ -219,18 +212,18 @@ class Lines:
         loop = asyncio.get_running_loop()
         oldest = loop.time() - self._keep_alive
         for key, idle in list(self._idle.items()):
-            for _, line, since in idle:
+            for talk, since in idle:
                 if since <= oldest:
-                    line.abort()
-            self._idle[key] = [each for each in idle if each[2] > oldest]
-        first = min((idle[0][2] for idle in self._idle.values() if idle), default=None)
+                    talk.line.abort()
+            self._idle[key] = [each for each in idle if each[1] > oldest]
+        first = min((idle[0][1] for idle in self._idle.values() if idle), default=None)
         self._reaper = None if first is None else loop.call_at(first + self._keep_alive, self._reap)
 
 
 class _Address:
-    """Where requests go: `target` is httpcore's URL, `host` the header of that name."""
+    """Where requests go: `target` is the path with its query, `host` the header of that name."""
 
-    def __init__(self, target: Any, host: bytes, name: str, port: int | None, secure: bool) -> None:
+    def __init__(self, target: bytes, host: bytes, name: str, port: int | None, secure: bool) -> None:
         self.target = target
         self.host = host
         self.name = name
@@ -239,31 +232,67 @@ class _Address:
         self.key = (name, self.port, secure)
 
 
-class _NoLock:
-    async def __aenter__(self) -> None: ...
+class Talk:
+    """One request after the other on a line. The protocol, HTTP/1.1, is h11's business."""
 
-    async def __aexit__(self, *_: object) -> None: ...
+    def __init__(self, h11: Any, line: Line) -> None:
+        self.line = line
+        self._h11 = h11
+        self._state = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_LIMIT)
+
+    async def ask(
+        self, target: bytes, headers: Sequence[tuple[bytes, bytes]], body: bytes, timeout: float | None
+    ) -> Any:
+        """Send a request; returns h11's response, the body unread. `timeout` is in seconds without a byte."""
+        h11, send = self._h11, self._state.send
+        head = send(h11.Request(method=b"POST", target=target, headers=headers))
+        self.line.write(b"".join((head, send(h11.Data(data=body)), send(h11.EndOfMessage()))))
+        while not isinstance(answer := await self._event(timeout), h11.Response):
+            pass  # it says that it will answer
+        return answer
+
+    async def body(self, timeout: float | None) -> AsyncGenerator[bytes, None]:
+        """The body of the response, as it comes."""
+        while isinstance(event := await self._event(timeout), self._h11.Data):
+            yield bytes(event.data)
+
+    def renew(self) -> bool:
+        """Get ready for the next request; False if none can be sent, or something came that nobody asked for."""
+        h11, state = self._h11, self._state
+        if state.our_state is not h11.DONE or state.their_state is not h11.DONE:
+            return False
+        state.start_next_cycle()
+        return not state.trailing_data[0]
+
+    async def _event(self, timeout: float | None) -> Any:
+        h11, state = self._h11, self._state
+        while (event := state.next_event()) is h11.NEED_DATA:
+            data = await self.line.read(timeout)
+            if not data and state.their_state is h11.SEND_RESPONSE:
+                raise h11.RemoteProtocolError("the server disconnected without a response")
+            state.receive_data(data)
+        return event
 
 
 class Reply:
     """A response on a line of ours: as much of httpx's as is needed. Closing it gives the line back."""
 
-    def __init__(self, answer: Any, release: Callable[[], None]) -> None:
-        self.status_code: int = answer.status
-        self.headers = {name.lower().decode("ascii"): value.decode("latin-1") for name, value in answer.headers}
-        self._stream = answer.stream
+    def __init__(self, answer: Any, pieces: AsyncGenerator[bytes, None], release: Callable[[], None]) -> None:
+        self.status_code: int = answer.status_code
+        self.headers = {name.decode("ascii"): value.decode("latin-1") for name, value in answer.headers}
+        self._pieces = pieces
         self._release = release
 
     def aiter_bytes(self) -> Any:
         """The body, decoded if it is encoded although that was not asked for."""
         names = [name.strip() for name in self.headers.get("content-encoding", "").lower().split(",")]
         encoding = ", ".join(name for name in names if name not in ("", "identity"))
-        pieces = aiter(self._stream)
+        pieces = self._pieces
         return _decoded(pieces, encoding) if encoding else pieces
 
     async def aclose(self) -> None:
         try:
-            await self._stream.aclose()
+            await self._pieces.aclose()
         finally:
             self._release()
 

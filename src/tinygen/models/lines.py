@@ -34,7 +34,7 @@ class Closed(ConnectionFailed):
 
 
 class Line(asyncio.Protocol):
-    """One connection, as httpcore reads and writes it.
+    """One connection.
 
     `early` is a connected socket that the loop does not know of yet. What is sent first goes out there at once: so of
     many calls begun together the first is on its way before the second is even written.
@@ -44,7 +44,7 @@ class Line(asyncio.Protocol):
         self.received = 0  # bytes in all
         self._broken: BaseException | None = None  # what to raise instead of going on
         self._transport: Any = None
-        self._outgoing: list[bytes] = []
+        self._outgoing = b""
         self._buffer: list[bytes] = []
         self._held = 0
         self._ended = False
@@ -98,7 +98,7 @@ class Line(asyncio.Protocol):
         self._full = False
         self._wake()
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+    async def read(self, timeout: float | None = None) -> bytes:
         """What has been received; waits for something if nothing has. b"" means the end."""
         if self._outgoing:
             await self._flush(timeout)
@@ -117,13 +117,13 @@ class Line(asyncio.Protocol):
         self._held = 0
         return data
 
-    async def write(self, data: bytes, timeout: float | None = None) -> None:
-        """Send, when the answer is read: head and body of a small request go together, in one packet."""
-        self._outgoing.append(data)
+    def write(self, data: bytes) -> None:
+        """Send, when the answer is read."""
+        self._outgoing = data
 
     async def _flush(self, timeout: float | None) -> None:
         # a connection that breaks meanwhile shows when the answer is read: there may be one already
-        data, self._outgoing = b"".join(self._outgoing), []
+        data, self._outgoing = self._outgoing, b""
         if (early := self._early) is not None and not self._broken:
             try:
                 data = data[early.send(data) :]
@@ -145,16 +145,6 @@ class Line(asyncio.Protocol):
         finally:
             if self._transport is None:
                 early.close()
-
-    async def aclose(self) -> None:
-        """Close."""
-        self.abort()
-
-    def get_extra_info(self, name: str) -> Any:
-        """What httpcore asks about a connection."""
-        if name == "is_readable":
-            return not self.alive
-        return self._transport.get_extra_info(name) if self._transport else None
 
     async def _wait(self, seconds: float | None) -> None:
         loop = asyncio.get_running_loop()
