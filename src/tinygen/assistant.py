@@ -514,6 +514,8 @@ class _Turn(ModelTurn):
     def _hand_off(self, result: CreateResult) -> Response | None:
         """The response that hands over, if a handoff was among the calls just made."""
         handoffs = self.toolbox.handoffs if self.toolbox is not None else {}
+        if not handoffs:
+            return None
         calls: list[FunctionCall] = result.content  # type: ignore[assignment]
         made = list(zip(calls, self.results[-len(calls) :], strict=True))
         chosen = [(call, answer) for call, answer in made if call.name in handoffs and not answer.is_error]

@@ -127,7 +127,8 @@ class Ledger:
 
     def counts(self) -> list[float]:
         """What was used so far, for `add`."""
-        return [getattr(self, name) for name in COUNTED]
+        tokens = self.prompt_tokens, self.completion_tokens
+        return [*tokens, self.model_calls, self.tool_calls, self.messages, self.cost, self.seconds]  # as in COUNTED
 
     def charges(self, *, settled: bool = False) -> list[Charge]:
         """What was charged so far, for `add`; or only what is settled."""

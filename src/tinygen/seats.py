@@ -43,7 +43,7 @@ class Said:
 
     __slots__ = ("heard", "judged", "thread")
 
-    def __init__(self, thread: list[Message], heard: list[BaseChatMessage], judged: list[Message]) -> None:
+    def __init__(self, thread: Sequence[Message], heard: Sequence[BaseChatMessage], judged: Sequence[Message]) -> None:
         self.thread, self.heard, self.judged = thread, heard, judged
 
 
@@ -110,7 +110,7 @@ class Seats:
 
     def find(self, speakers: Sequence[str]) -> list[TaskRunner]:
         """The participants of these names."""
-        if len(set(speakers)) < len(speakers):
+        if len(speakers) > 1 and len(set(speakers)) < len(speakers):
             raise ConfigError(f"team {self._team!r} cannot let anybody speak twice side by side: {speakers}")
         for name in speakers:
             if name not in self._participants:
@@ -172,13 +172,15 @@ def _for_members(message: BaseChatMessage, members: Sequence[str]) -> BaseChatMe
 
 def _from_agent(name: str, response: Response) -> Said:
     """An agent's answer. What others said on its behalf (an agent used as a tool) is not judged as its own."""
-    inner = response.inner_messages or []
+    inner, answer = response.inner_messages, [response.chat_message]
+    if not inner:
+        return Said(answer, answer, answer)
     said = [*inner, response.chat_message]
     own = [message for message in inner if message.source == name]
     if len(own) < len(inner):
         others = [m for m in inner if m.source != name and isinstance(m, BaseChatMessage)]
         own = [_unquoted(event, others) if isinstance(event, ToolCallExecutionEvent) else event for event in own]
-    return Said(thread=said, heard=[response.chat_message], judged=[*own, response.chat_message])
+    return Said(thread=said, heard=answer, judged=[*own, response.chat_message])
 
 
 def _unquoted(event: ToolCallExecutionEvent, others: Sequence[BaseChatMessage]) -> ToolCallExecutionEvent:

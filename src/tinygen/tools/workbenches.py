@@ -26,9 +26,9 @@ from .results import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
     from types import TracebackType
-    from typing import Any
+    from typing import Any, TypeGuard
 
     from typing_extensions import Self
 
@@ -154,7 +154,7 @@ class StaticWorkbench(Workbench):
         tool = self._offered.get(name)
         if tool is None:
             return self._unknown(name)
-        undo = await _mark(tool)
+        undo = await tool.checkpoint() if _takes_back(tool) else _nothing
         try:
             value = await tool.run_json({} if arguments is None else arguments, cancellation_token, call_id)
             return _result_of(tool, name, value)
@@ -267,7 +267,7 @@ class StaticStreamWorkbench(StaticWorkbench, StreamWorkbench):
         if not hasattr(tool, "run_json_stream") or self._guarded():
             yield await self.call_tool(name, arguments, cancellation_token, call_id)
             return
-        undo = await _mark(tool)
+        undo = await tool.checkpoint() if _takes_back(tool) else _nothing
         expected = tool.return_type()
         told_apart = type(expected) is type  # else an item is known to be the return value only when the stream ends
         held = _NOTHING
@@ -301,11 +301,9 @@ class StaticStreamWorkbench(StaticWorkbench, StreamWorkbench):
         return cls.call_tool is not StaticWorkbench.call_tool and not streams
 
 
-async def _mark(tool: Tool) -> Callable[[], Awaitable[None]]:
-    """How to take back what a call changes in the tool. Only what is executed again in a run needs that."""
-    if current_scope() is None or not isinstance(tool, BaseTool) or not _keeps(tool):
-        return _nothing
-    return await tool.checkpoint()
+def _takes_back(tool: Tool) -> TypeGuard[BaseTool[Any, Any]]:
+    """Whether what a call changes in the tool may have to be taken back: only in a run is it executed again."""
+    return isinstance(tool, BaseTool) and _keeps(tool) and current_scope() is not None
 
 
 async def _nothing() -> None:
