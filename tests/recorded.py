@@ -14,7 +14,6 @@ from shared_data import needs_shared, shared
 # requests that ours cannot make; what was answered to them is understood all the same
 UNMATCHED = {
     "anthropic-messages-stream-file-input-01": "holds a document, which our messages do not have",
-    "anthropic-messages-stream-tool-result-in-request-01": "holds a picture as the result of a tool; ours are texts",
     "gemini-generate-rate-limit-429-01": "holds a video, which our messages do not have",
     "openai-chat-image-input-01": "gives the address of a picture; ours send the picture itself",
     "openrouter-chat-file-input-01": "holds a file, which our messages do not have",

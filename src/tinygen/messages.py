@@ -45,12 +45,13 @@ class FunctionCall(Record, kw_only=False, tagged=False):
 
 
 class FunctionExecutionResult(Record, tagged=False):
-    """What a tool answered, for the model."""
+    """What a tool answered, for the model; `images` are the pictures in it, whose places `content` marks."""
 
     content: str
     name: str
     call_id: str
     is_error: bool | None = None
+    images: list[Image] | None = field(default=None, metadata=SPARSE)
 
 
 class SystemMessage(Record):
@@ -562,12 +563,16 @@ def content_to_str(content: str | Sequence[str | Image]) -> str:
 
 def remove_images(messages: Sequence[LLMMessage]) -> list[LLMMessage]:
     """The same messages for a model that sees no pictures."""
-    return [
-        UserMessage(content=content_to_str(message.content), source=message.source)
-        if isinstance(message, UserMessage) and isinstance(message.content, list)
-        else message
-        for message in messages
-    ]
+    return [_without_images(message) for message in messages]
+
+
+def _without_images(message: LLMMessage) -> LLMMessage:
+    if isinstance(message, UserMessage) and isinstance(message.content, list):
+        return UserMessage(content=content_to_str(message.content), source=message.source)
+    if isinstance(message, FunctionExecutionResultMessage) and any(result.images for result in message.content):
+        results = [result.model_copy(update={"images": None}) for result in message.content]
+        return FunctionExecutionResultMessage(content=results)
+    return message
 
 
 def as_messages(task: str | BaseChatMessage | Sequence[BaseChatMessage] | None) -> list[BaseChatMessage]:

@@ -235,7 +235,9 @@ def _cancelled(call: FunctionCall) -> ToolResult:
 
 
 def _told(call: FunctionCall, result: ToolResult) -> FunctionExecutionResult:
-    return FunctionExecutionResult(content=result.to_text(), name=call.name, call_id=call.id, is_error=result.is_error)
+    return FunctionExecutionResult(
+        content=result.to_text(), name=call.name, call_id=call.id, is_error=result.is_error, images=result.images()
+    )
 
 
 def _same_items(one: Sequence[Sequence[Any]], other: Sequence[Sequence[Any]]) -> bool:

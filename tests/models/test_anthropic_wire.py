@@ -148,11 +148,19 @@ def messages_of(data: dict[str, Any]) -> list[LLMMessage]:
         text = "".join(block["text"] for block in blocks if block["type"] == "text") or None
         return [AssistantMessage(content=calls or text or "", thought=text if calls else None, source="assistant")]
     if any(block["type"] == "tool_result" for block in blocks):
-        results = [
-            FunctionExecutionResult(content=block["content"], name="", call_id=block["tool_use_id"]) for block in blocks
-        ]
-        return [FunctionExecutionResultMessage(content=results)]
+        return [FunctionExecutionResultMessage(content=[result_of(block) for block in blocks])]
     return [UserMessage(content=[part_of(block) for block in blocks], source="user")]
+
+
+def result_of(block: dict[str, Any]) -> FunctionExecutionResult:
+    inner = block["content"] if isinstance(block["content"], list) else [{"type": "text", "text": block["content"]}]
+    parts = [part_of(each) for each in inner]
+    return FunctionExecutionResult(
+        content="".join(part for part in parts if isinstance(part, str)),
+        name="",
+        call_id=block["tool_use_id"],
+        images=[part for part in parts if isinstance(part, Image)] or None,
+    )
 
 
 def part_of(block: dict[str, Any]) -> str | Image:

@@ -14,6 +14,7 @@ from ..messages import (
     AssistantMessage,
     ChatCompletionTokenLogprob,
     FunctionCall,
+    FunctionExecutionResult,
     FunctionExecutionResultMessage,
     Image,
     SystemMessage,
@@ -41,7 +42,7 @@ from .wire import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
     from ..messages import LLMMessage
@@ -78,10 +79,7 @@ def encode_message(message: LLMMessage, names: bool = True, prefixes: bool = Fal
         dialect: what the server accepts.
     """
     if isinstance(message, FunctionExecutionResultMessage):
-        return ",".join(
-            dumps({"role": "tool", "content": result.content, "tool_call_id": result.call_id})
-            for result in checked(message.content, list, message)
-        )
+        return ",".join(map(dumps, _results(checked(message.content, list, message), dialect)))
     if isinstance(message, SystemMessage):
         return dumps({"role": "system", "content": checked(message.content, str, message)})
     data: dict[str, Any]
@@ -92,6 +90,20 @@ def encode_message(message: LLMMessage, names: bool = True, prefixes: bool = Fal
     if names and (name := re.sub(r"[^a-zA-Z0-9_-]", "_", checked(message.source, str, message))[:64]):
         data["name"] = name
     return dumps(data)
+
+
+def _results(results: Sequence[FunctionExecutionResult], dialect: Dialect) -> list[dict[str, Any]]:
+    """What tools answered. The protocol has only text for that, so pictures follow as if a user showed them."""
+    items: list[dict[str, Any]] = [
+        {"role": "tool", "content": result.content, "tool_call_id": result.call_id} for result in results
+    ]
+    pictures = [image.to_openai_format() for result in results for image in result.images or ()]
+    if pictures:
+        if not dialect.user_after_results:
+            items.append({"role": "assistant", "content": "These are the pictures."})
+        text = {"type": "text", "text": "The pictures in the results of the tools, in their order:"}
+        items.append({"role": "user", "content": [text, *pictures]})
+    return items
 
 
 def _user_content(message: UserMessage, prefixes: bool) -> str | list[dict[str, Any]]:

@@ -124,6 +124,9 @@ def _result(result: Any) -> dict[str, Any]:
     block = {"type": "tool_result", "tool_use_id": result.call_id}
     if result.content or result.is_error:  # an error must say something
         block["content"] = result.content or "error"
+    if result.images:
+        text = [_text(result.content)] if result.content.strip() else []
+        block["content"] = text + [_picture(image) for image in result.images]
     return {**block, "is_error": True} if result.is_error else block
 
 

@@ -346,7 +346,7 @@ def _answer(call: FunctionCall, result: FunctionExecutionResult | None) -> Funct
         return FunctionExecutionResult(content=_UNANSWERED, name=call.name, call_id=call.id, is_error=True)
     if (result.call_id, result.name) == (call.id, call.name):
         return result
-    return FunctionExecutionResult(content=result.content, name=call.name, call_id=call.id, is_error=result.is_error)
+    return result.model_copy(update={"name": call.name, "call_id": call.id})
 
 
 def _alternating(messages: Sequence[LLMMessage]) -> Sequence[LLMMessage]:

@@ -117,7 +117,9 @@ def encode_message(message: LLMMessage, model: str = "", prefixes: bool = False)
         prefixes: begin a user's text with who said it.
     """
     if isinstance(message, FunctionExecutionResultMessage):
-        parts = [_response(result) for result in checked(message.content, list, message)]
+        results = checked(message.content, list, message)
+        parts = [_response(result) for result in results]
+        parts += [_picture(image) for result in results for image in result.images or ()]
     elif isinstance(message, SystemMessage):
         parts = [{"text": checked(message.content, str, message)}]
     elif isinstance(message, UserMessage):
@@ -152,9 +154,12 @@ def _user_parts(message: UserMessage, prefixes: bool) -> list[dict[str, Any]]:
         if isinstance(part, str):
             parts.append({"text": part})
         else:
-            image = checked(part, Image, message)
-            parts.append({"inlineData": {"mimeType": image.media_type, "data": image.to_base64()}})
+            parts.append(_picture(checked(part, Image, message)))
     return parts
+
+
+def _picture(image: Image) -> dict[str, Any]:
+    return {"inlineData": {"mimeType": image.media_type, "data": image.to_base64()}}
 
 
 def _model_parts(message: AssistantMessage, signs: bool) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from ..errors import ConfigError, ProtocolError
 from ..messages import (
     AssistantMessage,
     FunctionCall,
+    FunctionExecutionResult,
     FunctionExecutionResultMessage,
     Image,
     SystemMessage,
@@ -70,15 +71,17 @@ def encode_message(message: LLMMessage, prefixes: bool = False) -> str:
         prefixes: begin a user's text with who said it.
     """
     if isinstance(message, FunctionExecutionResultMessage):
-        return ",".join(
-            dumps({"role": "tool", "content": each.content, "tool_name": each.name, "tool_call_id": each.call_id})
-            for each in checked(message.content, list, message)
-        )
+        return ",".join(dumps(_result(each)) for each in checked(message.content, list, message))
     if isinstance(message, SystemMessage):
         return dumps({"role": "system", "content": checked(message.content, str, message)})
     if isinstance(message, UserMessage):
         return dumps({"role": "user", **_user_content(message, prefixes)})
     return dumps({"role": "assistant", **_assistant(message)})
+
+
+def _result(result: FunctionExecutionResult) -> dict[str, Any]:
+    data = {"role": "tool", "content": result.content, "tool_name": result.name, "tool_call_id": result.call_id}
+    return {**data, "images": [image.to_base64() for image in result.images]} if result.images else data
 
 
 def _user_content(message: UserMessage, prefixes: bool) -> dict[str, Any]:

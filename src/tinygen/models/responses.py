@@ -17,6 +17,7 @@ from ..errors import ModelError, ProtocolError
 from ..messages import (
     AssistantMessage,
     FunctionCall,
+    FunctionExecutionResult,
     FunctionExecutionResultMessage,
     Image,
     SystemMessage,
@@ -79,7 +80,7 @@ def encode_message(message: LLMMessage, prefixes: bool = False) -> str:
 def _items_of(message: LLMMessage, prefixes: bool) -> list[dict[str, Any]]:
     if isinstance(message, FunctionExecutionResultMessage):
         return [
-            {"type": "function_call_output", "call_id": result.call_id, "output": result.content}
+            {"type": "function_call_output", "call_id": result.call_id, "output": _output(result)}
             for result in checked(message.content, list, message)
         ]
     if isinstance(message, SystemMessage):
@@ -104,9 +105,18 @@ def _user_content(message: UserMessage, prefixes: bool) -> str | list[dict[str, 
         if isinstance(part, str):
             parts.append({"type": "input_text", "text": part})
         else:
-            url = checked(part, Image, message).data_uri
-            parts.append({"type": "input_image", "image_url": url, "detail": "auto"})
+            parts.append(_picture(checked(part, Image, message)))
     return parts
+
+
+def _picture(image: Image) -> dict[str, Any]:
+    return {"type": "input_image", "image_url": image.data_uri, "detail": "auto"}
+
+
+def _output(result: FunctionExecutionResult) -> str | list[dict[str, Any]]:
+    if not result.images:
+        return result.content
+    return [{"type": "input_text", "text": result.content}, *map(_picture, result.images)]
 
 
 def _call(call: FunctionCall) -> dict[str, Any]:

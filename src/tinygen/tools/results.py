@@ -43,6 +43,10 @@ class ToolResult(Record):
         texts = (part.content if isinstance(part, TextResultContent) else placeholder for part in self.result)
         return _clean("\n".join(texts))
 
+    def images(self) -> list[Image] | None:
+        """The pictures in the result; None if there are none."""
+        return [part.content for part in self.result if isinstance(part, ImageResultContent)] or None
+
     @classmethod
     def error(cls, name: str, error: BaseException | str) -> ToolResult:
         """The result of a call that failed."""
