@@ -9,6 +9,7 @@ import pytest
 from tinygen import (
     AssistantAgent,
     AssistantMessage,
+    ConfigError,
     FunctionCall,
     FunctionExecutionResult,
     FunctionExecutionResultMessage,
@@ -17,7 +18,10 @@ from tinygen import (
     ReplayChatCompletionClient,
     UserMessage,
 )
-from tinygen.models import chat, claude, dialects, gemini, ollama, responses
+from tinygen.models import ModelInfo, chat, claude, dialects, gemini, ollama, responses
+from tinygen.models.conversations import normalise
+from tinygen.models.tokens import message_tokens, picture_tokens
+from tinygen.models.wire import checked_ask
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n picture").decode()
 PICTURE = Image.from_base64(PNG)
@@ -75,8 +79,6 @@ def test_a_result_that_is_fitted_to_another_call_keeps_its_picture() -> None:
     call = AssistantMessage(content=[FunctionCall("other", "{}", "draw")], source="a")
     talk = [UserMessage(content="q", source="user"), call, MESSAGE]
 
-    from tinygen.models.conversations import normalise
-
     fitted = normalise(talk, dialects.ANTHROPIC)
 
     assert any(
@@ -85,3 +87,18 @@ def test_a_result_that_is_fitted_to_another_call_keeps_its_picture() -> None:
         if isinstance(message, FunctionExecutionResultMessage)
         for result in message.content
     )
+
+
+def test_a_model_that_cannot_see_is_not_sent_a_result_with_a_picture() -> None:
+    info: ModelInfo = {
+        "vision": False, "function_calling": True, "json_output": True, "family": "x", "structured_output": True
+    }  # fmt: skip
+
+    with pytest.raises(ConfigError, match="the result of a tool holds one"):
+        checked_ask([MESSAGE], (), "auto", None, {}, stream=False, info=info)
+
+
+def test_the_tokens_of_a_picture_in_a_result_are_counted() -> None:
+    without = FunctionExecutionResultMessage(content=[RESULT.model_copy(update={"images": None})])
+
+    assert message_tokens(MESSAGE) == message_tokens(without) + picture_tokens(PICTURE)

@@ -188,10 +188,11 @@ class RateLimiter(Component):
                     break
                 over -= each.tokens
                 until = max(until, each.time + _MINUTE)
-        for what, need in (("requests", 1), ("tokens", max(1, ticket.tokens))):
-            left, end = self._left.get(what, (need, 0.0))
-            if left < need:
-                until = max(until, end)
+        if self._left:
+            for what, need in (("requests", 1), ("tokens", max(1, ticket.tokens))):
+                left, end = self._left.get(what, (need, 0.0))
+                if left < need:
+                    until = max(until, end)
         return until - now
 
     def _go(self, ticket: _Ticket, now: float) -> None:
@@ -201,10 +202,8 @@ class RateLimiter(Component):
             ticket.time, ticket.counts = now, True
             self._past.append(ticket)
             self._tokens += ticket.tokens
-        for what, taken in (("requests", 1), ("tokens", ticket.tokens)):
-            if what in self._left:
-                left, end = self._left[what]
-                self._left[what] = left - taken, end
+        for what, (left, end) in self._left.items():
+            self._left[what] = left - (1 if what == "requests" else ticket.tokens), end
         self._wake_first()
 
     def _wake_first(self) -> None:

@@ -85,7 +85,7 @@ def _content_tokens(content: Any, count: Callable[[str], int]) -> int:
     if hasattr(content, "arguments"):
         return PER_MESSAGE + count(content.name) + count(content.arguments)
     if hasattr(content, "call_id"):
-        return PER_MESSAGE + count(content.content)
+        return PER_MESSAGE + count(content.content) + sum(map(picture_tokens, content.images or ()))
     return picture_tokens(content) if isinstance(content, Image) else 0
 
 

@@ -16,7 +16,15 @@ from dataclasses import dataclass, field
 from .. import codec
 from ..clock import new_id
 from ..errors import ConfigError, DecodeError, IncompleteResponse, ModelError, ProtocolError, did_you_mean
-from ..messages import ChatCompletionTokenLogprob, CreateResult, FunctionCall, RequestUsage, SystemMessage, UserMessage
+from ..messages import (
+    ChatCompletionTokenLogprob,
+    CreateResult,
+    FunctionCall,
+    FunctionExecutionResultMessage,
+    RequestUsage,
+    SystemMessage,
+    UserMessage,
+)
 from . import schema_of
 
 TYPE_CHECKING = False
@@ -104,7 +112,7 @@ def checked_ask(
         raise ConfigError(f"json_output must be True, False, None or a type, not {json_output!r}")
     if json_output is not None and not isinstance(json_output, bool) and not info.get("structured_output", False):
         raise ConfigError("the model cannot be held to a schema: model_info['structured_output'] is False")
-    if not info["vision"] and any(type(m) is UserMessage and isinstance(m.content, list) for m in messages):
+    if not info["vision"]:
         _no_pictures(messages)
     if not info.get("multiple_system_messages", False):
         messages = one_system_message(messages)
@@ -125,7 +133,14 @@ def _choice(choice: ToolChoice, schemas: list[ToolSchema]) -> str | ToolSchema:
 
 def _no_pictures(messages: Sequence[LLMMessage]) -> None:
     for message in messages:
-        if isinstance(message, UserMessage) and not all(isinstance(part, str) for part in message.content):
+        if isinstance(message, FunctionExecutionResultMessage) and any(
+            getattr(result, "images", None) for result in message.content
+        ):
+            raise ConfigError(
+                "the model cannot see pictures (model_info['vision'] is False), but the result of a tool holds one; "
+                "take it out with remove_images(messages), or use a model with vision"
+            )
+        if isinstance(message, UserMessage) and any(not isinstance(part, str) for part in message.content):
             raise ConfigError(
                 f"the model cannot see pictures (model_info['vision'] is False), but a message of {message.source!r} "
                 f"holds one; take it out or use a model with vision"
