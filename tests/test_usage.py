@@ -220,6 +220,19 @@ async def test_a_fallback_is_charged_for_the_model_that_answered_and_a_cache_for
     assert (second.prompt_tokens, second.cost) == (2, 0)
 
 
+async def test_an_answer_from_a_cache_behind_a_broken_client_counts_as_the_cached_models() -> None:
+    broken = ReplayChatCompletionClient([ServerError("x"), ServerError("x")], model_info=info("broken"))
+    sound = ChatCompletionCache(ReplayChatCompletionClient([said("x", 2, 1)], model_info=info("sound")))
+    model = FallbackClient([broken, sound])
+
+    usages = [(await AssistantAgent("a", model).run(task="x")).usage for _ in range(2)]
+
+    assert [usage.by_model for usage in usages] == [
+        {"sound": PartUsage(2, 1, calls=1, cost=3)},
+        {"sound": PartUsage(2, 1, calls=1, cost=0)},
+    ]
+
+
 async def test_a_cost_limit_does_not_go_on_when_a_price_turned_out_to_be_unknown() -> None:
     inner = ReplayChatCompletionClient(lambda request: said("x", 1, 1), model_info=info("inner", None))
     team = RoundRobinGroupChat([AssistantAgent("a", Around(inner))], max_turns=5)

@@ -208,8 +208,7 @@ class Record(_Declared):
 
             return copy.deepcopy(self).model_copy(update=update)
         twin = self.__class__.__new__(self.__class__)
-        twin.__dict__.update(self.__dict__)
-        twin.__dict__.update(update or {})
+        twin.__dict__ = {**self.__dict__, **update} if update else self.__dict__.copy()
         return twin
 
 

@@ -199,11 +199,12 @@ class ObservedClient(ChatCompletionClient):
     ) -> CreateResult:
         arguments = _arguments(tools, tool_choice, json_output, extra_create_args)
 
+        if _is_known(self):
+            return await self._create(messages, cancellation_token=cancellation_token, **arguments)
+
         async def call() -> CreateResult:
             return await self._create(messages, cancellation_token=cancellation_token, **arguments)
 
-        if _is_known(self):
-            return await call()
         return await effect("model", _request(messages, arguments), call, CreateResult, **_names(self))
 
     def create_stream(

@@ -22,13 +22,13 @@ from .. import codec
 from ..cache import InMemoryStore
 from ..errors import ConfigError, DecodeError
 from ..messages import CreateResult, FunctionCall, RequestUsage
-from . import schema_of
+from . import schema_of, will_answer
 from .wire import MessageTexts
 from .wrappers import Wrapper, closed, pieces_of, whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
     from typing import Any
 
     from ..cache import CacheStore
@@ -82,13 +82,12 @@ class ChatCompletionCache(Wrapper):
         if flight is None:
             if (hit := self._hit(found, key)) is not None:
                 return hit
-
-            async def ask(flight: _Flight) -> CreateResult:
-                return await self._asks[0][0](messages, **arguments)
-
-            flight = self._fly(key, found, ask)
-        async with flight:
+            flight = self._fly(key, found, lambda _: self._asks[0][0](messages, **arguments))
+        flight.callers += 1
+        try:
             return self._landed(await flight.result(cancellation_token), flight)
+        finally:
+            await flight.leave()
 
     async def _create_stream(
         self,
@@ -105,12 +104,9 @@ class ChatCompletionCache(Wrapper):
                     yield piece
                 yield hit
                 return
-
-            async def ask(flight: _Flight) -> CreateResult:
-                return await flight.read(self._asks[0][1](messages, **arguments))
-
-            flight = self._fly(key, found, ask)
-        async with flight:
+            flight = self._fly(key, found, lambda flight: flight.read(self._asks[0][1](messages, **arguments)))
+        flight.callers += 1
+        try:
             pieces = flight.follow(cancellation_token)
             try:
                 async for piece in pieces:
@@ -118,6 +114,8 @@ class ChatCompletionCache(Wrapper):
             finally:
                 await pieces.aclose()
             yield self._landed(await flight.result(cancellation_token), flight)
+        finally:
+            await flight.leave()
 
     def _key(
         self,
@@ -173,12 +171,11 @@ class ChatCompletionCache(Wrapper):
             found = codec.decode(CreateResult, found, mode="state")
         if not isinstance(found, CreateResult):
             raise DecodeError("$", f"the store gives a {type(found).__name__} for {key!r}, not the CreateResult it got")
-        self._saved = self._saved + found.usage
-        return _copy(found, cached=True)
+        return self._again(found)
 
     # those who ask at one time
 
-    def _fly(self, key: str, found: Any, ask: Callable[[_Flight], Coroutine[Any, Any, CreateResult]]) -> _Flight:
+    def _fly(self, key: str, found: Any, ask: Callable[[_Flight], Awaitable[CreateResult]]) -> _Flight:
         """Begin to look for an answer, and to ask if there is none."""
 
         async def work(flight: _Flight) -> CreateResult:
@@ -196,34 +193,37 @@ class ChatCompletionCache(Wrapper):
         if not flight.taken:
             flight.taken = True
             return result
+        return self._again(result)
+
+    def _again(self, result: CreateResult) -> CreateResult:
+        """What was answered once, for somebody else."""
+        will_answer(self)
         self._saved = self._saved + result.usage
         return _copy(result, cached=True)
 
 
 class _Flight:
-    """A request under way, for one or for several callers. Each takes part by `async with`."""
+    """A request under way, for one or for several `callers`. Each counts itself, and then has to `leave`."""
 
     def __init__(
-        self, work: Callable[[_Flight], Coroutine[Any, Any, CreateResult]], board: dict[Any, _Flight], place: Any
+        self, work: Callable[[_Flight], Awaitable[CreateResult]], board: dict[Any, _Flight], place: Any
     ) -> None:
         self.taken = False
         self._board, self._place = board, place
         board[place] = self
         self._pieces: list[str] = []
-        self._callers = 0
+        self.callers = 0
         self._waiters: list[asyncio.Future[None]] = []
         self._answer: CreateResult | None = None
         self._failure: BaseException = asyncio.CancelledError("the event loop ends")
         self.is_over = False  # so that it comes too late to take part
-        self._task = asyncio.get_running_loop().create_task(self._do(work(self)), name="tinygen-cache")
+        self._task = asyncio.get_running_loop().create_task(self._do(work), name="tinygen-cache")
         self._task.add_done_callback(self._end)  # it may be cancelled before it begins
 
-    async def __aenter__(self) -> None:
-        self._callers += 1
-
-    async def __aexit__(self, *_: object) -> None:
-        self._callers -= 1
-        if not self._callers and not self.is_over:
+    async def leave(self) -> None:
+        """Wait no longer. A request that nobody waits for ends."""
+        self.callers -= 1
+        if not self.callers and not self.is_over:
             self._forget()
             self._task.cancel()
             await asyncio.wait({self._task}, timeout=GRACE)
@@ -249,7 +249,7 @@ class _Flight:
                 yield self._pieces[seen - 1]
             if self.is_over:
                 break
-            await self._wait(token)
+            await self._news(token)
         if not seen and self._answer is not None:  # whoever began it did not ask for a stream
             for piece in pieces_of(self._answer):
                 yield piece
@@ -257,24 +257,25 @@ class _Flight:
     async def result(self, token: CancellationToken | None) -> CreateResult:
         """The answer, when it is there."""
         while not self.is_over:
-            await self._wait(token)
+            await self._news(token)
         if self._answer is None:
             raise self._failure
         return self._answer
 
-    async def _do(self, work: Coroutine[Any, Any, CreateResult]) -> None:
+    async def _do(self, work: Callable[[_Flight], Awaitable[CreateResult]]) -> None:
         try:
-            self._answer = await work
+            self._answer = await work(self)
         except BaseException as error:  # noqa: BLE001 - raised in each of those who wait
             self._failure = error
         self._end()  # they wake a turn of the loop sooner than if the task's end woke them
 
-    async def _wait(self, token: CancellationToken | None) -> None:
+    def _news(self, token: CancellationToken | None) -> asyncio.Future[None]:
+        """Done when there is something new."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         if token is not None and not token.watched:
             token.link_future(waiter)
-        await waiter
+        return waiter
 
     def _forget(self) -> None:
         """Let nobody join any more."""
@@ -288,9 +289,10 @@ class _Flight:
                 waiter.set_result(None)
 
     def _end(self, _: object = None) -> None:
-        self.is_over = True
-        self._forget()
-        self._wake()
+        if not self.is_over:
+            self.is_over = True
+            self._forget()
+            self._wake()
 
 
 def _copy(result: CreateResult, *, cached: bool) -> CreateResult:

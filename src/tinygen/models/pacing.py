@@ -23,7 +23,7 @@ from .wrappers import Wrapper, closed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
     from typing import Any
 
     from ..cancellation import CancellationToken
@@ -183,11 +183,12 @@ class RateLimiter(Component):
             until = max(until, past[0].time + _MINUTE)
         if self.tokens_per_minute is not None:
             over = self._tokens + ticket.tokens - self.tokens_per_minute
-            for each in past:
-                if over <= 0:
-                    break
-                over -= each.tokens
-                until = max(until, each.time + _MINUTE)
+            if over > 0:
+                for each in past:
+                    over -= each.tokens
+                    until = max(until, each.time + _MINUTE)
+                    if over <= 0:
+                        break
         if self._left:
             for what, need in (("requests", 1), ("tokens", max(1, ticket.tokens))):
                 left, end = self._left.get(what, (need, 0.0))
@@ -336,17 +337,17 @@ class RateLimitedClient(Wrapper):
                 self._limiter.leave(ticket, tokens)
                 await closed(stream)
 
-    async def _enter(
+    def _enter(
         self,
         messages: Sequence[LLMMessage],
         arguments: Mapping[str, Any],
         token: CancellationToken | None,
         refused: int,
-    ) -> _Ticket:
+    ) -> Awaitable[_Ticket]:
         tokens = 0
         if self._limiter.tokens_per_minute is not None:
             tokens = self.count_tokens(messages, tools=arguments.get("tools", ()))
-        return await self._limiter.enter(tokens, timeout=self._timeout, cancellation_token=token, first=bool(refused))
+        return self._limiter.enter(tokens, timeout=self._timeout, cancellation_token=token, first=bool(refused))
 
     def _note(self, error: RateLimitError, refused: int) -> None:
         """Tell the limiter what the provider said. Raises the error if the call is not to be made again."""

@@ -165,6 +165,7 @@ class MessageTexts:
     def __init__(self, make: Callable[[LLMMessage], Any]) -> None:
         self._make = make
         self._known: dict[int, tuple[Any, Any, list[Any] | None, object]] = {}
+        self._gone = self._forget  # made once
 
     def texts(self, messages: Iterable[LLMMessage]) -> list[Any]:
         """What is made of each message."""
@@ -179,11 +180,19 @@ class MessageTexts:
         ]
 
     def _add(self, message: LLMMessage) -> Any:
-        made = self._make(message)
-        table, key, content = self._known, id(message), message.content
-        items = [*content] if isinstance(content, list) else None
-        table[key] = (content, made, items, weakref.ref(message, lambda _: table.pop(key, None)))
+        made, content = self._make(message), message.content
+        alive = _Keyed(message, self._gone)
+        alive.key = id(message)
+        self._known[alive.key] = (content, made, [*content] if isinstance(content, list) else None, alive)
         return made
+
+    def _forget(self, gone: _Keyed) -> None:
+        self._known.pop(gone.key, None)
+
+
+class _Keyed(weakref.ref["LLMMessage"]):
+    __slots__ = ("key",)
+    key: int
 
 
 def call_arguments(call: FunctionCall) -> dict[str, Any]:

@@ -76,7 +76,7 @@ class Wrapper(ObservedClient):
 
     def count_tokens(self, messages: Sequence[LLMMessage], *, tools: Sequence[Tool | ToolSchema] = ()) -> int:
         """About how many tokens a request takes, of the client that counts most."""
-        return max(client.count_tokens(messages, tools=tools) for client in self._clients)
+        return max([client.count_tokens(messages, tools=tools) for client in self._clients])
 
     def remaining_tokens(self, messages: Sequence[LLMMessage], *, tools: Sequence[Tool | ToolSchema] = ()) -> int:
         """About how many tokens are left beside this request, of the client that has least."""
@@ -113,16 +113,16 @@ def _unheard(client: ChatCompletionClient) -> Ask:
     for name in ("create", "create_stream"):
         ours = getattr(type(client), name).__module__.startswith(_MODELS)  # not overridden by the user
         ask = getattr(client, f"_{name}" if ours and isinstance(client, ObservedClient) else name)
-        asks.append(_billed(client, ask))
+        asks.append(ask if isinstance(client, Wrapper) else _billed(client, ask))
     return asks[0], asks[1]
 
 
 def _billed(client: ChatCompletionClient, ask: Callable[..., Any]) -> Callable[..., Any]:
-    """`ask`, so that what is used is counted as this client's."""
+    """`ask`, so that what is used is counted as this client's. A wrapper leaves that to those it asks."""
 
-    def asking(*messages: Any, **arguments: Any) -> Any:
+    def asking(messages: Any, **arguments: Any) -> Any:
         will_answer(client)
-        return ask(*messages, **arguments)
+        return ask(messages, **arguments)
 
     return asking
 
@@ -260,7 +260,7 @@ class FallbackClient(_Several):
 class _Member:
     """How one of the clients stands. `turn` tells when its share of the calls is used up, beside those of others."""
 
-    weight: float
+    share: float  # of one call: the larger the weight, the smaller
     turn: float = 0.0
     busy: int = 0
     failures: int = 0
@@ -301,7 +301,7 @@ class LoadBalancingClient(_Several):
             raise ConfigError(f"weights must be {len(clients)} numbers above 0, one for each client, not {weights!r}")
         if not isinstance(cool_down, (int, float)) or not cool_down >= 0:
             raise ConfigError(f"cool_down must be a number of seconds, not {cool_down!r}")
-        self._members = [_Member(weight) for weight in weights]
+        self._members = [_Member(1 / weight) for weight in weights]
         self._failures = positive_int("failures", failures)
         self._cool_down = cool_down
         self._turn = 0.0
@@ -309,26 +309,23 @@ class LoadBalancingClient(_Several):
 
     def _pick(self, asked: list[int]) -> int | None:
         now = asyncio.get_running_loop().time()
+        chosen, least, begins = None, (0.0, 0.0), 0.0
         with self._lock:
-            awake = [at for at, each in enumerate(self._members) if at not in asked and not each.rests(now)]
-            if not awake:
-                return None
-            at = min(awake, key=self._load)
-            member = self._members[at]
-            begun = self._begin(member)
-            self._turn = max(self._turn, begun)
-            member.turn = begun + 1 / member.weight
-            member.busy += 1
-            member.probing = member.opens is not None
-        return at
-
-    def _load(self, at: int) -> tuple[float, float]:
-        member = self._members[at]
-        return member.busy / member.weight, self._begin(member) + 1 / member.weight
-
-    def _begin(self, member: _Member) -> float:
-        """Where its next share begins; who was busy or at rest for long does not make up for it."""
-        return max(member.turn, self._turn - 1 / member.weight)
+            for at, member in enumerate(self._members):
+                if at in asked or (member.opens is not None and member.rests(now)):
+                    continue
+                # who was busy or at rest for long does not make up for it
+                begin = max(member.turn, self._turn - member.share)
+                load = member.busy * member.share, begin + member.share
+                if chosen is None or load < least:
+                    chosen, least, begins = at, load, begin
+            if chosen is not None:
+                member = self._members[chosen]
+                self._turn = max(self._turn, begins)
+                member.turn = least[1]
+                member.busy += 1
+                member.probing = member.opens is not None
+        return chosen
 
     def _done(self, at: int, failure: BaseException | None) -> None:
         member = self._members[at]
