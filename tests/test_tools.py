@@ -716,6 +716,27 @@ async def test_a_run_names_the_thread_it_leaves_behind() -> None:
     assert [name[:10] for name in result.abandoned] == ["thread of "]
 
 
+async def test_every_run_around_it_names_a_thread_until_it_ends() -> None:
+    # the trap: the thread was named in the innermost run alone, which nobody sees
+    release = threading.Event()
+    workbench = StaticWorkbench([FunctionTool(lambda: release.wait(20), name="f", timeout=0.01)])
+    runs: list[Run] = []
+
+    async def work(run: Run) -> None:
+        runs.append(run)
+        if len(runs) < 3:
+            await Run("inside").start(work)
+        else:
+            await workbench.call_tool("f")
+
+    result = await Run("r").start(work)
+    release.set()
+
+    assert [name[:10] for name in result.abandoned] == ["thread of "]
+    while any(run.abandoned for run in runs):
+        await asyncio.sleep(0)
+
+
 async def test_a_run_does_not_name_a_thread_that_has_ended_by_then() -> None:
     release, ended = threading.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -341,6 +341,18 @@ class Run:
             raise
         return task.result()
 
+    def leave(self, name: str) -> Callable[[], None]:
+        """Name what is left behind, here and in the runs this one is part of. What is returned takes it back."""
+        self.abandoned.append(name)
+        forget = self.outer.run.leave(name) if self.outer is not None else None
+
+        def ended() -> None:
+            self.abandoned.remove(name)
+            if forget is not None:
+                forget()
+
+        return ended
+
     def emit(self, item: BaseAgentEvent | BaseChatMessage) -> None:
         """Say something: to the reader of the stream and, unless it is only a piece of a message, in the result.
 
@@ -524,9 +536,8 @@ class Run:
                 continue  # already ending, and not for long
         for task in self.tasks:
             task.cancel()  # some may have begun only now
-        self.abandoned.extend(sorted(self.tasks.values()))
-        if self.outer is not None:
-            self.outer.run.abandoned.extend(self.abandoned)
+        for name in sorted(self.tasks.values()):
+            self.leave(name)
 
     @staticmethod
     def _launch(coroutine: Coroutine[Any, Any, T], scope: Scope) -> asyncio.Task[T]:

@@ -37,7 +37,7 @@ async def run_in_thread(func: Callable[..., T], /, *args: Any, **kwargs: Any) ->
     except asyncio.CancelledError:
         scope = current_scope()
         if scope is not None:
-            call.leave(f"thread of {getattr(func, '__qualname__', type(func).__name__)}", scope.run.abandoned)
+            call.left = scope.run.leave(f"thread of {getattr(func, '__qualname__', type(func).__name__)}")
         raise
     return call.result()  # type: ignore[no-any-return]
 
@@ -51,7 +51,7 @@ class _ThreadCall:
         self.future: asyncio.Future[None] = loop.create_future()
         self.value: Any = None
         self.error: BaseException | None = None
-        self.left: Callable[[], None] | None = None
+        self.left: Callable[[], None] | None = None  # set when nobody waits any more; told of the end
 
     def execute(self) -> None:
         """In the thread: do it."""
@@ -66,11 +66,6 @@ class _ThreadCall:
             self.loop.call_soon_threadsafe(self._end)
         except RuntimeError:
             pass  # the loop is closed: nobody waits for this call any more
-
-    def leave(self, name: str, abandoned: list[str]) -> None:
-        """In the loop: nobody waits any more; `abandoned` lists the name until the call has ended."""
-        abandoned.append(name)
-        self.left = lambda: abandoned.remove(name)
 
     def result(self) -> Any:
         """In the loop: what came of it."""
