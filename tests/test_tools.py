@@ -352,6 +352,18 @@ async def test_callables_of_every_kind_are_tools(func: Any) -> None:
     assert next(iter(tool.schema["parameters"]["properties"])) == "a"
 
 
+async def test_a_decorator_that_makes_an_async_function_synchronous_is_believed() -> None:
+    # the trap: what it wraps is async, so it was called in the event loop, where asyncio.run fails
+    def synchronous(function: Any) -> Any:
+        @functools.wraps(function)
+        def run(*args: Any, **named: Any) -> Any:
+            return asyncio.run(function(*args, **named))
+
+        return run
+
+    assert await answer(synchronous(add), a=1, b=4) == 5
+
+
 async def test_positional_only_arguments_find_their_place() -> None:
     assert await answer(positional, a=2) == 2
     assert await answer(positional, a=2, c=5) == 10
@@ -983,6 +995,18 @@ async def test_a_class_of_tools_gets_arguments_of_its_type() -> None:
 def test_a_strict_class_of_tools_is_checked_at_construction() -> None:
     with pytest.raises(ConfigError, match=r"tool 'sum' is strict.*optional: y"):
         BaseTool(Point, int, "sum", "Sums.", strict=True)
+
+
+async def test_a_class_of_tools_may_take_any_object() -> None:
+    class Echo(BaseTool[Any, Any]):
+        def __init__(self) -> None:
+            super().__init__(dict, dict, "echo", "Says what it was told.")
+
+        async def run(self, args: Any, cancellation_token: CancellationToken) -> Any:
+            return args
+
+    assert await Echo().run_json({"a": 1}) == {"a": 1}
+    assert Echo().schema["parameters"]["additionalProperties"] is True  # type: ignore[typeddict-item]
 
 
 async def test_state_of_tools_is_saved_with_their_workbench() -> None:

@@ -158,7 +158,8 @@ class BaseTool(Component, Generic[ArgsT, ReturnT]):
 
     def _parameters(self) -> Any:
         schema = codec.schema(self._args_type)
-        return {"type": "object", "properties": {}, "required": [], "additionalProperties": False} | schema
+        anything = "properties" not in schema  # as of a plain dict
+        return {"type": "object", "properties": {}, "required": [], "additionalProperties": anything} | schema
 
 
 class BaseToolWithState(BaseTool[ArgsT, ReturnT], Generic[ArgsT, ReturnT, StateT]):

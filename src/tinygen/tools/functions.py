@@ -69,7 +69,7 @@ class FunctionTool(BaseTool["Any", "Any"]):
         self._strict = strict
         self._schema = None
         self._known: _Signature | None = None
-        self._is_async = inspect.iscoroutinefunction(self._target)
+        self._is_async = any(map(inspect.iscoroutinefunction, (func, getattr(type(func), "__call__", None))))
         self.timeout = timeout
         self.max_output = max_output
         if strict:
@@ -235,7 +235,7 @@ class _Signature:
 
 def _signature_of(func: Callable[..., Any], target: Any, name: str) -> _Signature:
     method = isinstance(func, MethodType)
-    if not isinstance(target, FunctionType) or not (method or func is target):
+    if not isinstance(target, FunctionType) or target is not (func.__func__ if method else func):
         return _Signature(_parameters_of(func, name), target, name)
     known = _read[method].get(target)
     if known is None:
