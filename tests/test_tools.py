@@ -1041,6 +1041,57 @@ async def test_a_broken_state_is_refused_and_changes_no_tool(state: Any) -> None
     assert counter.calls == 0
 
 
+class Noted(BaseTool[Any, int]):
+    """Counts in a list that it hands out and takes as its state."""
+
+    def __init__(self) -> None:
+        super().__init__(dict, int, "noted", "Counts.")
+        self.calls: list[int] = []
+
+    async def run(self, args: Any, cancellation_token: CancellationToken) -> int:
+        self.calls.append(1)
+        return len(self.calls)
+
+    async def save_state_json(self) -> Mapping[str, Any]:
+        return {"calls": self.calls}
+
+    async def load_state_json(self, state: Mapping[str, Any]) -> None:
+        self.calls = state["calls"]
+
+
+async def test_a_saved_state_of_tools_stays_as_it_was() -> None:
+    # the trap: it held the tool's own list, in which the tool goes on counting
+    one, other = StaticWorkbench([Noted()]), StaticWorkbench([Noted()])
+    await one.call_tool("noted")
+
+    state = await one.save_state()
+    await one.call_tool("noted")
+    await other.load_state(state)
+
+    assert (await other.call_tool("noted")).to_text() == "2"
+    assert state["tools"] == {"noted": {"calls": [1]}}
+
+
+async def test_a_tool_that_knows_nothing_of_state_has_none() -> None:
+    class Plain:
+        name = description = "plain"
+        schema = {"name": "plain"}
+
+        async def run_json(self, args: Any, cancellation_token: Any = None, call_id: Any = None) -> str:
+            return "done"
+
+        def return_value_as_string(self, value: Any) -> str:
+            return str(value)
+
+    workbench = StaticWorkbench([Plain()])  # type: ignore[list-item]
+
+    state = await workbench.save_state()
+    await workbench.load_state({"type": "StaticWorkbenchState", "tools": {"plain": {}}})
+
+    assert state["tools"] == {}
+    assert (await workbench.call_tool("plain")).to_text() == "done"
+
+
 def test_sessions_renew_tools_with_state_and_share_functions() -> None:
     counter, tool = Counter(), FunctionTool(add)
     counter.calls = 5
@@ -1188,6 +1239,16 @@ async def test_items_of_the_type_of_the_result_are_told_apart_by_their_place() -
 
     assert (items, result.to_text()) == (["2", "1"], "5")
     assert (failed, error.to_text()) == (["2"], "lost count")
+
+
+async def test_a_whole_number_is_a_result_where_a_float_is_promised() -> None:
+    class Sum(Countdown):
+        def return_type(self) -> Any:
+            return float
+
+    items, result = await streamed(Sum(), {"x": 1, "y": 5})
+
+    assert (items, result.is_error, result.to_text()) == (["1"], False, "5")
 
 
 async def test_an_item_is_passed_on_before_the_next_one_is_there() -> None:

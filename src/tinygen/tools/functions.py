@@ -69,13 +69,13 @@ class FunctionTool(BaseTool["Any", "Any"]):
         self._strict = strict
         self._schema = None
         self._known: _Signature | None = None
-        self._is_async = any(map(inspect.iscoroutinefunction, (func, getattr(type(func), "__call__", None))))
         self.timeout = timeout
         self.max_output = max_output
         if strict:
             check_strict(self._name, self._parameters())
         elif _may_take_anything(func, self._target):
             _parameters_of(func, self._name)
+        self._is_async = inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(type(func).__call__)
 
     @property
     def description(self) -> str:
@@ -198,8 +198,9 @@ def _parameters_of(func: Callable[..., Any], name: str) -> list[inspect.Paramete
 # --- from a function to a schema
 
 # what was read of plain functions and, apart from it, of methods; so that sessions need not read them again
-_read: tuple[weakref.WeakKeyDictionary[FunctionType, _Signature], weakref.WeakKeyDictionary[FunctionType, _Signature]]
-_read = (weakref.WeakKeyDictionary(), weakref.WeakKeyDictionary())
+_read: dict[type, weakref.WeakKeyDictionary[Any, _Signature]] = {
+    kind: weakref.WeakKeyDictionary() for kind in (FunctionType, MethodType)
+}
 
 
 class _Signature:
@@ -234,13 +235,12 @@ class _Signature:
 
 
 def _signature_of(func: Callable[..., Any], target: Any, name: str) -> _Signature:
-    method = isinstance(func, MethodType)
-    if not isinstance(target, FunctionType) or target is not (func.__func__ if method else func):
+    known = _read.get(type(func))
+    if known is None or getattr(func, "__func__", func) is not target:
         return _Signature(_parameters_of(func, name), target, name)
-    known = _read[method].get(target)
-    if known is None:
-        known = _read[method][target] = _Signature(_parameters_of(func, name), target, name)
-    return known
+    if target not in known:
+        known[target] = _Signature(_parameters_of(func, name), target, name)
+    return known[target]
 
 
 def _is_token(parameter: inspect.Parameter, hints: Mapping[str, Any]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import aclosing
 
+from .. import codec
 from ..component import Component
 from ..errors import ConfigError, DecodeError, StateError, Suspended, ToolError, did_you_mean
 from ..messages import Image
@@ -174,16 +175,16 @@ class StaticWorkbench(Workbench):
         """The state of the tools that have one."""
         return {
             "type": "StaticWorkbenchState",
-            "tools": {name: dict(await tool.save_state_json()) for name, tool in self._tools.items() if _keeps(tool)},
+            "tools": {name: await _state_of(tool) for name, tool in self._tools.items() if _keeps(tool)},
         }
 
     async def load_state(self, state: Mapping[str, Any]) -> None:
         """Replace the state of the tools, of all or of none. Raises `StateError`."""
         saved = self._checked(state)
-        before = {name: dict(await self._tools[name].save_state_json()) for name in saved}
+        before = {name: await _state_of(self._tools[name]) for name in saved if _keeps(self._tools[name])}
         try:
-            for name, tool_state in saved.items():
-                await self._tools[name].load_state_json(tool_state)
+            for name in before:
+                await self._tools[name].load_state_json(codec.encode(saved[name]))
         except Exception as error:  # raised below, when the tools are again what they were
             for name, tool_state in before.items():
                 await self._tools[name].load_state_json(tool_state)
@@ -269,7 +270,8 @@ class StaticStreamWorkbench(StaticWorkbench, StreamWorkbench):
             return
         undo = await tool.checkpoint() if _takes_back(tool) else _nothing
         expected = tool.return_type()
-        told_apart = type(expected) is type  # else an item is known to be the return value only when the stream ends
+        # else an item is known to be the return value only when the stream ends; an int will do for a float
+        told_apart = type(expected) is type and expected is not float
         held = _NOTHING
         try:
             stream = tool.run_json_stream({} if arguments is None else arguments, cancellation_token, call_id)
@@ -312,7 +314,12 @@ async def _nothing() -> None:
 
 def _keeps(tool: Tool) -> bool:
     """Whether a tool has state to save."""
-    return getattr(type(tool), "save_state_json", None) is not BaseTool.save_state_json
+    return getattr(type(tool), "save_state_json", BaseTool.save_state_json) is not BaseTool.save_state_json
+
+
+async def _state_of(tool: Tool) -> dict[str, Any]:
+    """The state of a tool as it is now, whatever the tool does with it later."""
+    return codec.encode(await tool.save_state_json())  # type: ignore[no-any-return]
 
 
 def _result_of(tool: Tool, name: str, value: Any) -> ToolResult:
