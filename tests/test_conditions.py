@@ -358,6 +358,59 @@ async def test_going_on_from_a_saved_state_is_as_never_having_stopped(cut: int) 
     raise AssertionError("it never stopped")
 
 
+class Keeping(TerminationCondition):
+    counters = ("last", "seen", "others")
+    last: str | None = None
+    seen: Any = ()
+    others: Any = frozenset()
+
+    async def check(self, messages: Messages) -> str | None:
+        self.last = messages[-1].source
+        self.seen = [*self.seen, self.last]
+        self.others |= {self.last}
+        return None
+
+
+async def test_what_a_condition_counts_in_is_saved_as_json_whatever_it_is() -> None:
+    # the traps: a set is no JSON, and what begins with None could become nothing else
+    condition = Keeping()
+    await condition([text(source="ann")])
+
+    state = await condition.save_state()
+    await condition([text(source="bob")])
+    twin = condition.session()
+    await twin.load_state(json.loads(json.dumps(state)))
+    await twin([text(source="cyd")])
+
+    assert (state["last"], state["seen"], state["others"]) == ("ann", ["ann"], ["ann"])
+    assert (twin.last, list(twin.seen), twin.others) == ("cyd", ["ann", "cyd"], {"ann", "cyd"})
+    await condition.load_state(await condition.session().save_state())
+    assert condition.last is None
+
+
+async def test_a_saved_condition_stays_as_it_was() -> None:
+    class Growing(Keeping):
+        def __init__(self) -> None:
+            self.seen: Any = []
+
+        async def check(self, messages: Messages) -> str | None:
+            self.seen.append(len(messages))
+            return None
+
+    condition = Growing()
+    state = await condition.save_state()
+    await condition([text()])
+
+    assert state["seen"] == []
+
+
+def test_a_counter_without_a_value_on_the_class_is_refused_with_the_class() -> None:
+    with pytest.raises(ConfigError, match="Uncounted counts in 'n', which must begin with a value on the class"):
+
+        class Uncounted(TerminationCondition):
+            counters = ("n",)
+
+
 def broken(state: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return {key: value for key, value in {**state, **changes}.items() if value is not ...}
 

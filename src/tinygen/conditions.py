@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     Undo = Callable[[], Awaitable[None]]
 
 _VERSION = "1.0.0"
+_CONTAINERS = (list, dict, set, deque)
 
 
 class TerminationCondition(Component):
@@ -42,14 +43,20 @@ class TerminationCondition(Component):
                 self.loud += sum(message.to_text().isupper() for message in messages)
                 return "Too loud" if self.loud > 2 else None
 
-    A counter is a plain value and begins with the one it has on the class. Conditions that override `terminated`,
-    `__call__` and `reset` instead, as AutoGen's did, work too; those that keep more than plain values override
-    `save_state` and `load_state`.
+    A counter is plain data and begins with what it is on the class; None there may become anything. Conditions that
+    override `terminated`, `__call__` and `reset` instead, as AutoGen's did, work too; those that keep more than plain
+    data override `save_state` and `load_state`.
     """
 
     component_type = "termination"
     counters: tuple[str, ...] = ()
     _terminated = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name in cls.counters:
+            if not hasattr(cls, name):
+                raise ConfigError(f"{cls.__name__} counts in {name!r}, which must begin with a value on the class")
 
     async def check(self, messages: Messages) -> str | None:
         """Why the conversation ends with these messages, which are new since the last call; None if it goes on."""
@@ -76,7 +83,9 @@ class TerminationCondition(Component):
 
     async def save_state(self) -> dict[str, Any]:
         """What counts toward termination, as JSON data."""
-        values = {name.lstrip("_"): getattr(self, name) for name in self._kept()}
+        from . import codec
+
+        values = {name.lstrip("_"): codec.encode(getattr(self, name)) for name in self._kept()}
         return {"type": f"{type(self).__name__}State", "version": _VERSION, **values}
 
     async def load_state(self, state: Mapping[str, Any]) -> None:
@@ -119,19 +128,16 @@ class TerminationCondition(Component):
         for key, expected in head.items():
             if state[key] != expected:
                 raise StateError(f"$.{key}", f"expected {expected!r}, not {state[key]!r}")
-        return {name: _decode(state[key], type(getattr(self, name)), f"$.{key}") for key, name in keys.items()}
+        return {name: self._decoded(name, state[key], f"$.{key}") for key, name in keys.items()}
 
+    def _decoded(self, name: str, value: Any, path: str) -> Any:
+        from . import codec
 
-_CONTAINERS = (list, dict, set, deque)
-
-
-def _decode(value: Any, kind: type, path: str) -> Any:
-    from . import codec
-
-    try:
-        return codec.decode(kind, value, mode="state", path=path)
-    except DecodeError as error:
-        raise StateError(error.path, error.problem) from error
+        kind = object if getattr(type(self), name) is None else type(getattr(self, name))
+        try:
+            return codec.decode(kind, value, mode="state", path=path)
+        except DecodeError as error:
+            raise StateError(error.path, error.problem) from error
 
 
 class _Combined(TerminationCondition):
@@ -222,12 +228,11 @@ class OrTerminationCondition(_Combined):
 class _Counting(TerminationCondition):
     """What it counts begins with 0 and grows."""
 
-    def _read(self, state: Mapping[str, Any], *more: str) -> dict[str, Any]:
-        values = super()._read(state, *more)
-        for name, value in values.items():
-            if value < 0:
-                raise StateError(f"$.{name.lstrip('_')}", f"expected a number of at least 0, not {value!r}")
-        return values
+    def _decoded(self, name: str, value: Any, path: str) -> Any:
+        count = super()._decoded(name, value, path)
+        if count < 0:
+            raise StateError(path, f"expected a number of at least 0, not {count!r}")
+        return count
 
 
 class StopMessageTermination(TerminationCondition):
