@@ -163,6 +163,15 @@ async def test_what_is_limited_by_tokens_fits_unless_it_is_the_last_unit_alone(
     assert tokens <= limit or problem(chosen[1:]) is not None or len(chosen) == 1
 
 
+async def test_the_head_is_shown_too_when_the_last_messages_lack_their_results() -> None:
+    # the trap: all was searched for something to show at the end, and the head with it
+    history = [user("task"), user("b"), user("c"), call("1")]
+
+    messages = await shown(HeadAndTailChatCompletionContext(1, 1), history)
+
+    assert [text(message) for message in messages] == ["task", "Skipped 2 messages.", "c"]
+
+
 async def test_an_unbounded_context_shows_everything_in_a_list_of_its_own() -> None:
     context = UnboundedChatCompletionContext([user("a")])
 

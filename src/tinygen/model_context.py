@@ -250,22 +250,11 @@ def _flat(parts: list[Unit]) -> list[LLMMessage]:
 
 
 def _newest(messages: Sequence[LLMMessage], size: int) -> tuple[int, list[LLMMessage]]:
-    """The last units that make up at most `size` messages, or the very last one, and a place they do not begin before.
-
-    Looks at no more of the history than that.
-    """
+    """The units among the last `size` messages, or the very last one, and where the messages looked at begin."""
     start = max(len(messages) - size, 0)
-    while start and isinstance(messages[start], FunctionExecutionResultMessage):
+    while not (parts := units(messages[start:])) and start:
         start -= 1
-    parts = units(messages[start:])
-    if not parts:
-        start, parts = 0, units(messages)
-    chosen: list[LLMMessage] = []
-    for part in reversed(parts):
-        if chosen and len(chosen) + len(part) > size:
-            break
-        chosen[:0] = part
-    return start, chosen
+    return start, _flat(parts)
 
 
 def _beginning(parts: Sequence[Unit]) -> int:
