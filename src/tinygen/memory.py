@@ -18,7 +18,6 @@ from .records import Record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from types import TracebackType
     from typing import Any
 
     from typing_extensions import Self
@@ -114,10 +113,12 @@ class Memory(Component):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+class _Contents(Record, tagged=False):
+    memory_contents: list[MemoryContent]
 
 
 class ListMemory(Memory):
@@ -172,20 +173,17 @@ class ListMemory(Memory):
         """The contents as JSON data."""
         from . import codec
 
-        return {"memory_contents": codec.encode(self._contents)}
+        return codec.encode(_Contents(memory_contents=self._contents))  # type: ignore[no-any-return]
 
     async def load_state(self, state: Mapping[str, Any]) -> None:
         """Replace the contents by saved ones. Raises `StateError` and changes nothing if they do not fit."""
         from . import codec
 
-        if not isinstance(state, dict) or set(state) != {"memory_contents"}:
-            raise StateError("$", f"expected an object with the one key 'memory_contents', not {state!r:.80}")
         try:
-            self._contents = codec.decode(
-                list[MemoryContent], state["memory_contents"], mode="state", path="$.memory_contents"
-            )
+            saved: _Contents = codec.decode(_Contents, state, mode="state")
         except DecodeError as error:
             raise StateError(error.path, error.problem) from error
+        self._contents = saved.memory_contents
 
     def _renew(self, memo: Memo) -> Self:
         twin = super()._renew(memo)

@@ -28,7 +28,6 @@ from .results import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-    from types import TracebackType
     from typing import Any, TypeGuard
 
     from typing_extensions import Self
@@ -99,9 +98,7 @@ class Workbench(Component):
         await self.start()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
 
