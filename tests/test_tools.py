@@ -41,6 +41,7 @@ from tinygen.tools import (
     parse_arguments,
     run_in_thread,
 )
+from tinygen.tools.bounds import bounded
 
 PIXEL = Image.from_base64(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
@@ -814,6 +815,17 @@ async def test_a_token_ends_a_call_even_if_the_tool_takes_no_notice(deaf: bool) 
     with pytest.raises(asyncio.CancelledError):
         await call
     release.set()
+
+
+def test_a_call_that_never_begins_leaves_no_warning_behind(recwarn: pytest.WarningsRecorder) -> None:
+    # the trap: a coroutine that nobody awaited, and says so
+    token = CancellationToken()
+    token.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        bounded(add(1), "add", None, token)
+
+    assert list(recwarn) == []
 
 
 async def test_a_call_with_a_cancelled_token_does_not_begin() -> None:

@@ -6,7 +6,8 @@ all it prints, so that what went to stdout and what went to stderr stand in the 
 thread reads the pipe and watches the clock. When the process ends, its time is up, or the caller is cancelled, the
 whole session is killed; on Linux also what has left it, which is known by a mark in its environment.
 
-Not guaranteed: this keeps accidents in, not attacks. The code has the rights of the user who runs this program.
+Not guaranteed: this keeps accidents in, not attacks. The code has the rights of the user who runs this program, and
+what leaves its session with an emptied environment, or anywhere but on Linux, goes on.
 """
 
 from __future__ import annotations
@@ -32,11 +33,12 @@ from .errors import ConfigError, positive_int
 from .messages import CodeResult
 from .run import GRACE
 from .tools import run_in_thread
+from .tools.bounds import bounded
 from .tools.results import MAX_OUTPUT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from typing_extensions import Self
@@ -104,7 +106,7 @@ class LocalCommandLineCodeExecutor(CodeExecutor):
 
     A block that begins with `# filename: name.py` is kept under that name, inside the directory; others are removed
     when they have run. A block that takes too long ends with exit code 124 and what it had printed. When a call
-    returns, or is cancelled, nothing that it started is running. Needs a POSIX system.
+    returns, or is cancelled, what it started has been killed. Needs a POSIX system.
 
     Args:
         timeout: seconds one block may take.
@@ -198,7 +200,7 @@ class LocalCommandLineCodeExecutor(CodeExecutor):
         for block in code_blocks:
             execution = _Execution(self._timeout, self._max_output)
             work = partial(self._execute, block, self.work_dir, execution, files)
-            exit_code, output = await _finished(execution, work, cancellation_token)
+            exit_code, output = await bounded(_finished(execution, work), "code", None, cancellation_token)
             outputs.append(output)
             if exit_code != 0:
                 break
@@ -296,27 +298,26 @@ class _Output:
 
     def __init__(self, limit: int) -> None:
         self._half = (limit + 1) // 2
-        self._head, self._tail, self._dropped = bytearray(), bytearray(), 0
+        self._kept = bytearray()
+        self._dropped = 0
 
     def add(self, data: bytes) -> None:
-        room = self._half - len(self._head)
-        self._head += data[:room]
-        self._tail += data[room:]
-        if len(self._tail) > 2 * self._half:
-            self._trim()
+        self._kept += data
+        if len(self._kept) > 4 * self._half:
+            self._cut()
 
     def text(self) -> str:
-        if self._dropped or len(self._tail) > self._half:
-            self._trim()
-        else:
-            return (self._head + self._tail).decode("utf-8", "replace")
-        head, tail = self._head.decode("utf-8", "replace"), self._tail.decode("utf-8", "replace")
-        return f"{head}\n[cut: {self._dropped} bytes left out]\n{tail}"
+        self._cut()
+        if not self._dropped:
+            return self._kept.decode("utf-8", "replace")
+        head, tail = self._kept[: self._half], self._kept[self._half :]
+        note = f"\n[cut: {self._dropped} bytes left out]\n"
+        return head.decode("utf-8", "replace") + note + tail.decode("utf-8", "replace")
 
-    def _trim(self) -> None:
-        over = max(0, len(self._tail) - self._half)
+    def _cut(self) -> None:
+        over = max(0, len(self._kept) - 2 * self._half)
         self._dropped += over
-        del self._tail[:over]
+        del self._kept[self._half : self._half + over]
 
 
 class _Execution:
@@ -404,52 +405,36 @@ class _Execution:
                 self._process = None
 
 
-async def _finished(
-    execution: _Execution, work: Callable[[], tuple[int, str]], token: CancellationToken | None
-) -> tuple[int, str]:
+async def _finished(execution: _Execution, work: Callable[[], tuple[int, str]]) -> tuple[int, str]:
     """What `work` returns, done in a thread; when cancelled, kill the execution and wait a little for its end."""
     task = asyncio.ensure_future(run_in_thread(work))
-    over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def end(_: object) -> None:
-        if not over.done():
-            over.set_result(None)
-
-    task.add_done_callback(end)
-    if token is not None:
-        token.link_future(over)
     try:
-        await over
+        return await asyncio.shield(task)
     except asyncio.CancelledError:
-        task.add_done_callback(lambda _: task.cancelled() or task.exception())  # nobody else will ask for it
         execution.kill()
         await asyncio.wait({task}, timeout=GRACE / 2)
+        task.cancel()
         raise
-    return task.result()
 
 
 def _kill_marked(mark: bytes) -> None:
     """Kill what carries the mark in its environment, wherever it has gone; only Linux shows us that."""
     for _ in range(3):  # one may start another while we look
-        found = [pid for pid in _processes() if mark in _environ(pid)]
-        for pid in found:
+        found = [name for name in _processes() if mark in _environ(name)]
+        for name in found:
             with suppress(OSError):  # it is gone
-                os.kill(pid, signal.SIGKILL)
+                os.kill(int(name), signal.SIGKILL)
         if not found:
             return
 
 
-def _processes() -> Iterator[int]:
-    try:
-        names = os.listdir("/proc")
-    except OSError:
-        return
-    yield from (int(name) for name in names if name.isdigit())
+def _processes() -> list[str]:
+    with suppress(OSError):
+        return [name for name in os.listdir("/proc") if name.isdigit()]
+    return []
 
 
-def _environ(pid: int) -> bytes:
-    try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            return file.read()
-    except OSError:  # it is gone, or another user's
-        return b""
+def _environ(name: str) -> bytes:
+    with suppress(OSError), open(f"/proc/{name}/environ", "rb") as file:  # it is gone, or another user's
+        return file.read()
+    return b""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import aclosing
 from types import GenericAlias
 
@@ -115,11 +114,7 @@ class BaseTool(Component, Generic[ArgsT, ReturnT]):
 
         Raises `DecodeError` if that does not fit, `ToolError` when its time is up, and what the tool raises.
         """
-        watched = _watched(cancellation_token)
-        call = self._start(args, cancellation_token)
-        if watched and self.timeout is None:
-            return await call
-        return await bounded(call, self.name, self.timeout, cancellation_token)
+        return await bounded(self._start(args, cancellation_token), self.name, self.timeout, cancellation_token)
 
     def return_value_as_string(self, value: Any) -> str:
         """What the model reads of a return value: text as it is, "None" for None, anything else as JSON."""
@@ -218,11 +213,8 @@ class BaseStreamTool(BaseTool[ArgsT, ReturnT], Generic[ArgsT, StreamT, ReturnT])
         self, args: Mapping[str, Any], cancellation_token: CancellationToken | None = None, call_id: str | None = None
     ) -> AsyncGenerator[StreamT | ReturnT, None]:
         """`run_stream` with JSON data; raises what `run_json` does."""
-        watched = _watched(cancellation_token)
-        stream = self.run_stream(self._decoded(args), cancellation_token or CancellationToken())
-        if self.timeout is not None or not watched:
-            stream = bounded_stream(stream, self.name, self.timeout, cancellation_token)
-        async with aclosing(stream):
+        work = self.run_stream(self._decoded(args), cancellation_token or CancellationToken())
+        async with aclosing(bounded_stream(work, self.name, self.timeout, cancellation_token)) as stream:
             async for item in stream:
                 yield item
 
@@ -234,12 +226,3 @@ def check_strict(name: str, parameters: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"tool {name!r} is strict, so its arguments must have no defaults; optional: {', '.join(optional)}"
         )
-
-
-def _watched(token: CancellationToken | None) -> bool:
-    """Whether whoever cancels `token` also cancels the task this runs in. Raises if that has happened."""
-    if token is None:
-        return True
-    if token.is_cancelled():
-        raise asyncio.CancelledError
-    return token.watched

@@ -20,8 +20,24 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 
-async def bounded(call: Awaitable[T], name: str, timeout: float | None, token: CancellationToken | None) -> T:
-    """Await `call`; end it when `token` says so or the time is up, even if it takes no notice."""
+def bounded(call: Awaitable[T], name: str, timeout: float | None, token: CancellationToken | None) -> Awaitable[T]:
+    """`call`, to be ended when `token` says so or the time is up, even if it takes no notice.
+
+    Raises `CancelledError`, and lets nothing begin, if the token says so already.
+    """
+    if token is not None and token.is_cancelled() and asyncio.iscoroutine(call):
+        call.close()  # else it complains that nobody awaits it
+    return _ended(call, name, timeout, token) if _needs_watching(timeout, token) else call
+
+
+def _needs_watching(timeout: float | None, token: CancellationToken | None) -> bool:
+    """Not where whoever cancels the token also cancels the task that has it. Raises if that has happened."""
+    if token is not None and token.is_cancelled():
+        raise asyncio.CancelledError
+    return timeout is not None or not (token is None or token.watched)
+
+
+async def _ended(call: Awaitable[T], name: str, timeout: float | None, token: CancellationToken | None) -> T:
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(_without_exit(call))
     over: asyncio.Future[bool] = loop.create_future()  # whether the call has ended, else its time is up
@@ -65,10 +81,16 @@ async def _stop(task: asyncio.Future[Any], name: str) -> None:
     await asyncio.wait((task,), timeout=GRACE)
 
 
-async def bounded_stream(
+def bounded_stream(
     stream: AsyncGenerator[T, None], name: str, timeout: float | None, token: CancellationToken | None
 ) -> AsyncGenerator[T, None]:
     """`bounded` for a stream. All of it runs in one task, so that it may hold context variables across its items."""
+    return _ended_stream(stream, name, timeout, token) if _needs_watching(timeout, token) else stream
+
+
+async def _ended_stream(
+    stream: AsyncGenerator[T, None], name: str, timeout: float | None, token: CancellationToken | None
+) -> AsyncGenerator[T, None]:
     arrived: deque[T] = deque()
     news = asyncio.Event()
 
