@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from types import GenericAlias
 
 from .. import codec
 from ..cancellation import CancellationToken
@@ -24,12 +23,9 @@ if TYPE_CHECKING:
     StreamT = TypeVar("StreamT")
     StateT = TypeVar("StateT")
 else:
+    from ..component import _Configured as Generic  # stands in for `typing.Generic`
+
     ArgsT = ReturnT = StreamT = StateT = None
-
-    class Generic:
-        """Stands in for `typing.Generic`."""
-
-        __class_getitem__ = classmethod(GenericAlias)
 
 
 _NOTHING: Any = object()
@@ -114,7 +110,8 @@ class BaseTool(Component, Generic[ArgsT, ReturnT]):
 
         Raises `DecodeError` if that does not fit, `ToolError` when its time is up, and what the tool raises.
         """
-        return await bounded(self._start(args, cancellation_token), self.name, self.timeout, cancellation_token)
+        call = self.run(self._decoded(args), cancellation_token or CancellationToken())
+        return await bounded(call, self.name, self.timeout, cancellation_token)
 
     def return_value_as_string(self, value: Any) -> str:
         """What the model reads of a return value: text as it is, "None" for None, anything else as JSON."""
@@ -139,16 +136,12 @@ class BaseTool(Component, Generic[ArgsT, ReturnT]):
 
         return restore
 
-    def _start(self, args: Mapping[str, Any], token: CancellationToken | None) -> Awaitable[ReturnT]:
-        return self.run(self._decoded(args), token or CancellationToken())
-
     def _decoded(self, args: Mapping[str, Any]) -> ArgsT:
         told: Any = self.schema.get("parameters", {})
         if isinstance(args, dict) and told.get("additionalProperties") is False:  # which pydantic would pass over
-            for key in args:
-                if key not in told["properties"]:
-                    hint = did_you_mean(str(key), told["properties"])
-                    raise DecodeError("arguments", f"unexpected key {key!r:.80}{hint}")
+            for key in args.keys() - told["properties"].keys():
+                hint = did_you_mean(str(key), told["properties"])
+                raise DecodeError("arguments", f"unexpected key {key!r:.80}{hint}")
         return codec.decode(self._args_type, args, mode="arguments", path="arguments")  # type: ignore[no-any-return]
 
     def _parameters(self) -> Any:

@@ -20,7 +20,7 @@ from .threads import run_in_thread
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from typing_extensions import Self
@@ -106,8 +106,8 @@ class FunctionTool(BaseTool["Any", "Any"]):
         finally:
             token.close()
 
-    def _start(self, args: Mapping[str, Any], token: CancellationToken | None) -> Awaitable[Any]:
-        return self.run(codec.decode(self._signature.arguments, args, mode="arguments", path="arguments"), token)
+    def _decoded(self, args: Mapping[str, Any]) -> Any:
+        return codec.decode(self._signature.arguments, args, mode="arguments", path="arguments")
 
     def _parameters(self) -> Any:
         return self._signature.schema
