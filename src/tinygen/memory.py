@@ -160,7 +160,6 @@ class ListMemory(Memory):
         return MemoryQueryResult(results=self._contents.copy())
 
     async def add(self, content: MemoryContent, cancellation_token: CancellationToken | None = None) -> None:
-        """Append."""
         if not isinstance(content, MemoryContent):
             raise ConfigError(f"a memory takes MemoryContent(content=..., mime_type=...), not {content!r}")
         self._contents.append(content)
@@ -170,7 +169,6 @@ class ListMemory(Memory):
         self._contents = []
 
     async def save_state(self) -> Mapping[str, Any]:
-        """The contents as JSON data."""
         from . import codec
 
         return codec.encode(_Contents(memory_contents=self._contents))  # type: ignore[no-any-return]

@@ -165,7 +165,6 @@ class BaseToolWithState(BaseTool[ArgsT, ReturnT], Generic[ArgsT, ReturnT, StateT
         self._state_type = state_type
 
     def state_type(self) -> type[StateT]:
-        """The type of its state."""
         return self._state_type
 
     def save_state(self) -> StateT:
@@ -177,7 +176,6 @@ class BaseToolWithState(BaseTool[ArgsT, ReturnT], Generic[ArgsT, ReturnT, StateT
         raise NotImplementedError(f"{type(self).__name__} must define load_state()")
 
     async def save_state_json(self) -> Mapping[str, Any]:
-        """Its state as JSON data."""
         return codec.encode(self.save_state())  # type: ignore[no-any-return]
 
     async def load_state_json(self, state: Mapping[str, Any]) -> None:

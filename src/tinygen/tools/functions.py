@@ -79,7 +79,6 @@ class FunctionTool(BaseTool["Any", "Any"]):
 
     @property
     def description(self) -> str:
-        """What the model is told of it."""
         if self._description is None:
             self._description = self._signature.summary
         return self._description

@@ -148,7 +148,6 @@ class StaticWorkbench(Workbench):
         cancellation_token: CancellationToken | None = None,
         call_id: str | None = None,
     ) -> ToolResult:
-        """Call a tool. What goes wrong is a result with `is_error`."""
         tool = self._offered.get(name)
         if tool is None:
             return self._unknown(name)
@@ -260,7 +259,6 @@ class StaticStreamWorkbench(StaticWorkbench, StreamWorkbench):
         cancellation_token: CancellationToken | None = None,
         call_id: str | None = None,
     ) -> AsyncGenerator[Any, None]:
-        """What the tool says on the way, and the `ToolResult` last."""
         tool: Any = self._offered.get(name)
         if not hasattr(tool, "run_json_stream") or self._guarded():
             yield await self.call_tool(name, arguments, cancellation_token, call_id)
