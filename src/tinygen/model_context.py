@@ -222,27 +222,23 @@ _SAMPLE = UserMessage(content="How many tokens is this? " * 40, source="user")  
 def units(messages: Sequence[LLMMessage]) -> list[Unit]:
     """The messages in units: a tool call with its results is one. Calls and results without the other are left out."""
     made: list[Unit] = []
-    at, end = 0, len(messages)
-    while at < end:
-        message = messages[at]
-        at += 1
-        if isinstance(message, FunctionExecutionResultMessage):
-            continue
-        unit: Unit = [message]
-        if isinstance(message, AssistantMessage) and not isinstance(message.content, str):
-            while at < end and isinstance(messages[at], FunctionExecutionResultMessage):
-                unit.append(messages[at])
-                at += 1
-            if not _answered(unit):
-                continue
-        made.append(unit)
-    return made
+    calls = False  # whether the last unit is a tool call
+    for message in messages:
+        if not isinstance(message, FunctionExecutionResultMessage):
+            calls = isinstance(message, AssistantMessage) and not isinstance(message.content, str)
+            made.append([message])
+        elif calls:
+            made[-1].append(message)
+    return [unit for unit in made if _whole(unit)]
 
 
-def _answered(unit: Unit) -> bool:
-    calls = [call.id for call in unit[0].content]  # type: ignore[union-attr]
+def _whole(unit: Unit) -> bool:
+    """Whether it is a tool call with all its results, or no tool call."""
+    first = unit[0]
+    if not isinstance(first, AssistantMessage) or isinstance(first.content, str):
+        return True
     results = [result.call_id for message in unit[1:] for result in message.content]  # type: ignore[union-attr]
-    return bool(calls) and sorted(calls) == sorted(results)
+    return bool(results) and sorted(call.id for call in first.content) == sorted(results)
 
 
 def _flat(parts: list[Unit]) -> list[LLMMessage]:
