@@ -7,7 +7,7 @@ import inspect
 import re
 import sys
 import weakref
-from functools import partial
+from functools import cached_property, partial
 from types import FunctionType, MethodType
 
 from .. import codec
@@ -68,7 +68,6 @@ class FunctionTool(BaseTool["Any", "Any"]):
         self._description = description
         self._strict = strict
         self._schema = None
-        self._known: _Signature | None = None
         self.timeout = timeout
         self.max_output = max_output
         if strict:
@@ -79,9 +78,7 @@ class FunctionTool(BaseTool["Any", "Any"]):
 
     @property
     def description(self) -> str:
-        if self._description is None:
-            self._description = self._signature.summary
-        return self._description
+        return self._signature.summary if self._description is None else self._description
 
     def args_type(self) -> type[Any]:
         """A `TypedDict` of the parameters."""
@@ -111,11 +108,9 @@ class FunctionTool(BaseTool["Any", "Any"]):
     def _parameters(self) -> Any:
         return self._signature.schema
 
-    @property
+    @cached_property
     def _signature(self) -> _Signature:
-        if self._known is None:
-            self._known = _signature_of(self._func, self._target, self._name)
-        return self._known
+        return _signature_of(self._func, self._target, self._name)
 
     async def _execute(self, signature: _Signature, named: Mapping[str, Any]) -> Any:
         positional: list[Any] = []
