@@ -23,7 +23,6 @@ import sys
 import threading
 import weakref
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from selectors import EVENT_READ, DefaultSelector
 
@@ -198,16 +197,26 @@ class LocalCommandLineCodeExecutor(CodeExecutor):
         outputs: list[str] = []
         files: list[str] = []
         for block in code_blocks:
-            execution = _Execution(self._timeout, self._max_output)
-            work = partial(self._execute, block, self.work_dir, execution, files)
-            exit_code, output = await bounded(_finished(execution, work), "code", None, cancellation_token)
+            exit_code, output = await bounded(self._finished(block, files), "code", None, cancellation_token)
             outputs.append(output)
             if exit_code != 0:
                 break
         return CommandLineCodeResult(exit_code, "".join(outputs), files[0] if files else None)
 
+    async def _finished(self, block: CodeBlock, files: list[str]) -> tuple[int, str]:
+        """`_execute` in a thread; when cancelled, kill what it has started and wait a little for its end."""
+        execution = _Execution(self._timeout, self._max_output)
+        task = asyncio.ensure_future(run_in_thread(self._execute, block, self.work_dir, execution, files))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            execution.kill()
+            await asyncio.wait({task}, timeout=GRACE / 2)
+            task.cancel()
+            raise
+
     def _execute(self, block: CodeBlock, folder: Path, execution: _Execution, files: list[str]) -> tuple[int, str]:
-        """In a thread: exit code and output of one block, whose file is added to `files`."""
+        """Exit code and output of one block, whose file is added to `files`."""
         language = block.language.strip().lower()
         suffix = LANGUAGES.get(language)
         if suffix is None:
@@ -403,18 +412,6 @@ class _Execution:
         finally:
             with self._lock:
                 self._process = None
-
-
-async def _finished(execution: _Execution, work: Callable[[], tuple[int, str]]) -> tuple[int, str]:
-    """What `work` returns, done in a thread; when cancelled, kill the execution and wait a little for its end."""
-    task = asyncio.ensure_future(run_in_thread(work))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        execution.kill()
-        await asyncio.wait({task}, timeout=GRACE / 2)
-        task.cancel()
-        raise
 
 
 def _kill_marked(mark: bytes) -> None:

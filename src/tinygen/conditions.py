@@ -43,7 +43,7 @@ class TerminationCondition(Component):
                 self.loud += sum(message.to_text().isupper() for message in messages)
                 return "Too loud" if self.loud > 2 else None
 
-    A counter is plain data and begins with what it is on the class; None there may become anything. Conditions that
+    A counter is plain data of the type it begins with on the class; None there may become anything. Conditions that
     override `terminated`, `__call__` and `reset` instead, as AutoGen's did, work too; those that keep more than plain
     data override `save_state` and `load_state`.
     """
