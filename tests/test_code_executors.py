@@ -170,6 +170,36 @@ async def test_what_a_block_started_ends_with_it(how: str, after: str, tmp_path:
     assert ended(int((tmp_path / "pid").read_text()))
 
 
+@linux
+@pytest.mark.parametrize("how", ["env -i setsid sleep 60", "env -i setsid sh -c 'sleep 60'"])
+async def test_what_left_the_session_without_its_environment_ends_when_the_time_is_up(how: str, tmp_path: Path) -> None:
+    # the trap: neither its session nor its environment tells whose it is
+    await execute(("sh", f"{how} & echo $! > pid; sleep 60"), timeout=1, work_dir=tmp_path)
+
+    assert ended(int((tmp_path / "pid").read_text()))
+
+
+@linux
+async def test_what_left_the_session_without_its_environment_is_cancelled_too(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "begun")
+    code = "env -i setsid sh -c 'echo $$ > begun; sleep 60; :' & wait"
+    running = asyncio.ensure_future(execute(("sh", code), work_dir=tmp_path))
+    pid = await asyncio.to_thread((tmp_path / "begun").read_text)
+
+    running.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert ended(int(pid))
+
+
+@linux
+async def test_what_left_its_process_group_ends_with_the_session(tmp_path: Path) -> None:
+    await execute(("bash", "set -m; env -i sleep 60 & echo $! > pid"), work_dir=tmp_path)
+
+    assert ended(int((tmp_path / "pid").read_text()))
+
+
 async def test_a_background_process_that_goes_on_printing_holds_nobody_up() -> None:
     result = await execute(("sh", "yes & echo started"), timeout=20)
 

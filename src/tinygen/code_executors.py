@@ -4,10 +4,11 @@ Theory of operation. A block of code becomes a file in the executor's directory,
 that reads it. The process gets no input, none of the parent's environment but what `INHERITED` names, and one pipe for
 all it prints, so that what went to stdout and what went to stderr stand in the order in which they were written. A
 thread reads the pipe and watches the clock. When the process ends, its time is up, or the caller is cancelled, the
-whole session is killed; on Linux also what has left it, which is known by a mark in its environment.
+whole session is killed; on Linux also what has left it, known by the process that started it while that is there, and
+by a mark in its environment.
 
 Not guaranteed: this keeps accidents in, not attacks. The code has the rights of the user who runs this program, and
-what leaves its session with an emptied environment, or anywhere but on Linux, goes on.
+what has left its session goes on where it is not Linux, or where its environment and its parents are gone too.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import sys
 import threading
 import weakref
 from contextlib import suppress
+from glob import glob
 from pathlib import Path
 from selectors import EVENT_READ, DefaultSelector
 
@@ -37,7 +39,7 @@ from .tools.results import MAX_OUTPUT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any
 
     from typing_extensions import Self
@@ -365,12 +367,26 @@ class _Execution:
         return (exit_code, text) if in_time else (TIMED_OUT, f"{text}\nTimeout")
 
     def kill(self) -> None:
-        """Kill the session, and let none begin."""
+        """Kill what is there, and let none begin."""
         with self._lock:
             self._killed = True
-            if self._process is not None:
+            process = self._process
+            if process is not None:
+                # asked for first: of whoever has lost its parent, nobody knows who started it
+                started = _started_by(process.pid) if process.returncode is None else ()
                 with suppress(ProcessLookupError, PermissionError):  # gone; macOS says of zombies that we may not
-                    os.killpg(self._process.pid, signal.SIGKILL)
+                    os.killpg(process.pid, signal.SIGKILL)
+                _kill_all(started)
+
+    def _sweep(self, session: int) -> None:
+        """Kill what is left of the session, and what carries the mark wherever it has gone; only Linux shows us."""
+        mark = f"{MARK}={self._mark}".encode()
+        for _ in range(3):  # one may start another while we look
+            names = os.listdir("/proc") if os.path.isdir("/proc") else []
+            found = [int(name) for name in names if name.isdigit() and _belongs(int(name), session, mark)]
+            if not found:
+                break
+            _kill_all(found)
 
     def _watch(self, process: subprocess.Popen[bytes]) -> bool:
         """Read until the process has ended; False if its time is up before."""
@@ -398,7 +414,7 @@ class _Execution:
     def _bury(self, process: subprocess.Popen[bytes]) -> int:
         """Kill what is left, and see to it that nothing of it stays; the exit code."""
         self.kill()
-        _kill_marked(f"{MARK}={self._mark}".encode())
+        self._sweep(process.pid)
         assert process.stdout is not None
         with process.stdout as pipe:
             with suppress(BlockingIOError):  # there is no more
@@ -414,24 +430,27 @@ class _Execution:
                 self._process = None
 
 
-def _kill_marked(mark: bytes) -> None:
-    """Kill what carries the mark in its environment, wherever it has gone; only Linux shows us that."""
-    for _ in range(3):  # one may start another while we look
-        found = [name for name in _processes() if mark in _environ(name)]
-        for name in found:
+def _started_by(pid: int) -> list[int]:
+    """A process, those that it has started, and those that they have; only Linux shows us that."""
+    found = [pid]
+    for each in found:  # which grows on the way
+        for file in glob(f"/proc/{each}/task/*/children"):
             with suppress(OSError):  # it is gone
-                os.kill(int(name), signal.SIGKILL)
-        if not found:
-            return
+                found += map(int, Path(file).read_text().split())
+    return found
 
 
-def _processes() -> list[str]:
-    with suppress(OSError):
-        return [name for name in os.listdir("/proc") if name.isdigit()]
-    return []
+def _belongs(pid: int, session: int, mark: bytes) -> bool:
+    try:
+        if os.getsid(pid) == session:
+            return pid != session
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return mark in file.read()
+    except OSError:  # it is gone, or another user's
+        return False
 
 
-def _environ(name: str) -> bytes:
-    with suppress(OSError), open(f"/proc/{name}/environ", "rb") as file:  # it is gone, or another user's
-        return file.read()
-    return b""
+def _kill_all(pids: Iterable[int]) -> None:
+    for pid in pids:
+        with suppress(OSError):  # it is gone
+            os.kill(pid, signal.SIGKILL)
