@@ -336,6 +336,20 @@ async def test_a_condition_that_raises_is_told_with_its_edge_and_the_turn_is_rea
     assert order(await flow.run()) == "b c"
 
 
+async def test_a_layer_with_a_condition_that_raises_has_said_nothing_to_anybody() -> None:
+    def check(message: BaseChatMessage) -> bool:
+        raise LookupError
+
+    it = graph("a b", "a c", "b d", "c d")
+    it.nodes["c"].edges[0].condition = check
+    flow = team(it)
+    with pytest.raises(AgentFailed, match="agent 'c' failed in turn 2"):
+        await flow.run(task="q")
+    state = (await flow.save_state())["agent_states"]
+    assert [message["content"] for message in state["GraphManager"]["message_thread"]] == ["q", "a"]
+    assert [len(state[name]["message_buffer"]) for name in "abcd"] == [0, 0, 0, 2]
+
+
 async def test_a_condition_that_turns_out_to_be_asynchronous_is_refused() -> None:
     async def later() -> bool:
         return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from typing import Any
 
@@ -156,6 +157,24 @@ async def test_what_is_sent_reaches_a_team_within_with_its_next_turn(kind: str, 
     heard = "".join(member(inner, "a").heard)
     assert "by the way" in heard
     assert said(result).index("by the way") < said(result).index("c 1")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("way", ["stop", "cancel"])
+async def test_what_is_sent_in_a_turn_that_is_cut_short_is_heard_in_the_next_run(kind: str, way: str) -> None:
+    held = asyncio.Event()
+    team = of(kind, held=held)
+    handle = team.start(task="go")
+    await member(team, "a").begun.wait()
+    handle.send("by the way")
+    getattr(handle, way)()
+    with contextlib.suppress(asyncio.CancelledError):
+        assert "by the way" not in said(await handle)
+    held.set()
+    before = [message.to_text() for message in team._thread]
+    assert before[-1] == "by the way"
+    await team.run(task=None if kind == "magentic" else "more")
+    assert kind == "magentic" or "by the way" in member(team, "a").heard
 
 
 # --- stop and cancel in the middle of a turn

@@ -11,9 +11,11 @@ import pytest
 from agents_for_tests import Counter, speaker
 from tinygen import (
     AssistantAgent,
+    AssistantMessage,
     BaseStreamTool,
     BaseToolWithState,
     ConfigError,
+    FunctionalTermination,
     FunctionCall,
     FunctionExecutionResultMessage,
     ListMemory,
@@ -457,3 +459,54 @@ async def test_a_reset_before_the_question_does_not_take_from_tools_what_they_le
     team.answer(question.id, "yes")
     assert [text for _, _, text in said(await team.run(task="go"))][-1] == "yes"
     assert tally.total == 1
+
+
+def judged_by_a_person(about: str) -> RoundRobinGroupChat:
+    """A team whose condition asks somebody, once this was said, whether it is enough."""
+
+    async def enough(messages: Any) -> bool:
+        return about in [message.to_text() for message in messages] and "yes" in await approved("go on")
+
+    def counting(request: ReplayRequest) -> str:
+        return str(1 + sum(isinstance(message, AssistantMessage) for message in request.messages))
+
+    members = [AssistantAgent(name, ReplayChatCompletionClient(counting)) for name in ("ann", "bob")]
+    condition = MaxMessageTermination(5) | FunctionalTermination(enough)
+    return RoundRobinGroupChat(members, name="team", termination_condition=condition)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["same object", "another process's object"])
+@pytest.mark.parametrize("within", [False, True], ids=["alone", "in a team"])
+@pytest.mark.parametrize("about", ["go", "1"])
+async def test_a_condition_that_waits_for_an_answer_has_nothing_said_twice(
+    about: str, within: bool, elsewhere: bool
+) -> None:
+    def make() -> RoundRobinGroupChat:
+        team = judged_by_a_person(about)
+        return RoundRobinGroupChat([team], max_turns=1) if within else team
+
+    team = make()
+    question = (await team.run(task="go")).pending[0]
+    if elsewhere:
+        document, team = json.dumps(await team.save_state()), make()
+        await team.load_state(json.loads(document))
+    team.answer(question.id, "no")
+    result = await team.run()
+    while result.pending:
+        team.answer(result.pending[0].id, "no")
+        result = await team.run()
+    told = ["go", "1", "1", "2", "2"]
+    assert [text for _, _, text in said(result)] == told
+    assert [message.to_text() for message in team._thread] == told
+
+
+async def test_what_was_sent_is_not_lost_when_a_condition_waits_for_an_answer_about_it() -> None:
+    team = judged_by_a_person("by the way")
+    handle = team.start(task="go")
+    handle.send("by the way")
+    question = (await handle).pending[0]
+    team.answer(question.id, "yes")
+    result = await team.run()
+    assert [text for _, _, text in said(result)] == ["go", "by the way"]
+    assert result.stop_reason == "Functional termination condition met"
+    assert [message.to_text() for message in team._thread] == ["go", "by the way"]

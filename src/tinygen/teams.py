@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .findings import Finding
     from .run import Run
     from .runner import Undo
+    from .seats import Said
 
     Link = tuple[str | None, str | None, str]
     Message = BaseAgentEvent | BaseChatMessage
@@ -266,9 +267,11 @@ class BaseGroupChat(TaskRunner):
         try:
             async with Seats(self.name, self._participants, self._runtime, run) as seats:
                 reason = await self._converse(run, seats, task, output_task)
+            self._hear(run, run.inbox, True)  # came too late: for the next run
         except Suspended:
             raise
         except BaseException:
+            self._hear(run, run.inbox, False)
             await self._at_rest()
             raise
         await self._at_rest()
@@ -276,75 +279,81 @@ class BaseGroupChat(TaskRunner):
 
     async def _converse(self, run: Run, seats: Seats, task: list[BaseChatMessage], output_task: bool) -> str:
         """Deliver the task, then turn after turn until there is a reason to stop."""
-        reason: str | None = None
         if self._termination is not None and self._termination.terminated:
             return ALREADY_TERMINATED
         if not run.begun:
             self.check_task(task)
-            reason = await self._deliver(run, task, output_task)
-            run.boundary()
+        reason: str | None = None
         while reason is None:
-            await run.turn()
-            sent, run.inbox = run.inbox, []
-            if sent:
-                run.enter(f"sent {len(run.messages)}")
-                reason = await self._deliver(run, sent, True)
-            else:
-                run.enter(f"turn {self._turn + 1}")
-                reason = await self._take_turn(run, seats)
+            sent: list[BaseChatMessage] = []
+            marks: list[Undo] = []
+            try:
+                if run.begun:
+                    await run.turn()
+                    sent, run.inbox = run.inbox, []
+                marks.append(self._mark())
+                if self._termination is not None:
+                    marks.append(await self._termination.checkpoint())
+                if not run.begun:
+                    reason = await self._deliver(run, task, output_task)
+                elif sent:
+                    run.enter(f"sent {len(run.messages)}")
+                    reason = await self._deliver(run, sent, True)
+                else:
+                    run.enter(f"turn {self._turn + 1}")
+                    reason = await self._take_turn(run, seats, marks)
+            except Suspended:
+                await run.roll_back()
+                for undo in reversed(marks):
+                    await undo()
+                run.inbox[:0] = sent
+                raise
             run.boundary()
-        await self._deliver(run, run.inbox, True, judged=False)  # came too late: for the next run
         return reason
 
-    async def _deliver(
-        self, run: Run, messages: list[BaseChatMessage], output: bool, *, judged: bool = True
-    ) -> str | None:
+    async def _deliver(self, run: Run, messages: list[BaseChatMessage], output: bool) -> str | None:
         """Give everybody the messages of a task; they may already be enough to stop."""
-        if not messages:
-            return None
-        for message in messages:
-            if output:
-                run.emit(message)
-            for buffer in self._buffers.values():
-                buffer.append(message)
-        self._thread.extend(messages)
-        self.note(None, messages)
-        return await self._judge(messages) if judged else None
+        self._hear(run, messages, output)
+        return await self._judge(messages) if messages else None
 
-    async def _take_turn(self, run: Run, seats: Seats) -> str | None:
-        marks: list[Undo] = [self._mark()]
-        try:
-            floor = Floor(self, run, marks)
-            selected = await self.conduct(floor)
-            speakers = [selected] if isinstance(selected, str) else list(selected)
-            if not speakers:
-                run.heard.extend(floor.said)
-                run.judged.extend(floor.said)
-                return floor.reason
+    def _hear(self, run: Run, messages: list[BaseChatMessage], output: bool) -> None:
+        if output:
+            for message in messages:
+                run.emit(message)
+        for buffer in self._buffers.values():
+            buffer.extend(messages)
+        self._thread.extend(messages)
+        if messages:
+            self.note(None, messages)
+
+    async def _take_turn(self, run: Run, seats: Seats, marks: list[Undo]) -> str | None:
+        floor = Floor(self, run, marks)
+        selected = await self.conduct(floor)
+        speakers = [selected] if isinstance(selected, str) else list(selected)
+        said: list[Said] = []
+        if speakers:
             for participant in seats.find(speakers):
                 marks.append(await participant.checkpoint())
             if self._emit_team_events:
                 run.emit(SelectSpeakerEvent(content=speakers, source=self.manager_name))
             said = await seats.ask(speakers, self._buffers, self._turn + 1)
             run.check()
-        except Suspended:
-            await run.roll_back()
-            for undo in reversed(marks):
-                await undo()
-            raise
+        for speaker, answer in zip(speakers, said, strict=True):
+            self.note(speaker, answer.thread)  # if that fails, nobody has spoken
+        heard: list[BaseChatMessage] = list(floor.said)
         judged: list[Message] = list(floor.said)
         for speaker, answer in zip(speakers, said, strict=True):
             self._thread.extend(answer.thread)
+            heard.extend(answer.heard)
             judged.extend(answer.judged)
-            self.note(speaker, answer.thread)
             for name, buffer in self._buffers.items():
                 if name != speaker:
                     buffer.extend(answer.heard)
         if run.outer is not None:
-            run.heard.extend(floor.said)
-            for answer in said:
-                run.heard.extend(answer.heard)
+            run.heard.extend(heard)
             run.judged.extend(judged)
+        if not speakers:
+            return floor.reason
         self._turn += 1
         reason = self.conclude(await self._judge(judged))
         return self._out_of_turns() if reason is None else reason
