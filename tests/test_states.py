@@ -18,10 +18,12 @@ from tinygen import (
     ChatCompletionContextState,
     DecodeError,
     MagenticOneOrchestratorState,
+    MaxMessageTermination,
     RoundRobinGroupChat,
     RoundRobinManagerState,
     SelectorManagerState,
     SocietyOfMindAgentState,
+    StateError,
     SwarmManagerState,
     TeamState,
     UnboundedChatCompletionContext,
@@ -124,3 +126,29 @@ async def test_the_state_of_a_context_holds_messages() -> None:
 
     assert state.messages == await context.get_messages()
     assert state.model_dump() == await context.save_state()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "ann.agent_state",
+        "ann.message_buffer",
+        "RoundRobinGroupChatManager.message_thread",
+        "RoundRobinGroupChatManager.next_speaker_index",
+        "RoundRobinGroupChatManager.termination.count",
+    ],
+)
+async def test_what_is_wrong_in_the_state_of_a_team_is_found_by_its_path_however_deep_it_is(path: str) -> None:
+    inner = RoundRobinGroupChat([speaker("ann")], name="inner", termination_condition=MaxMessageTermination(9))
+    team = RoundRobinGroupChat([inner])
+    state = json.loads(json.dumps(await team.save_state()))
+    here = state["agent_states"]["inner"]["agent_state"]["agent_states"]
+    *way, last = path.split(".")
+    for key in way:
+        here = here[key]
+    here[last] = {"no": "such thing"}
+
+    with pytest.raises(StateError) as caught:
+        await team.load_state(state)
+
+    assert caught.value.path == f"$.agent_states.inner.agent_state.agent_states.{path}"

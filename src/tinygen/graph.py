@@ -178,10 +178,10 @@ class Walk:
         data: dict[str, Any] = codec.encode(state)
         return data
 
-    def load(self, data: Mapping[str, Any], path: str) -> None:
+    def load(self, data: Mapping[str, Any]) -> None:
         """Go to where `dump` was called, here or in AutoGen. Raises `StateError`, then nothing has changed."""
-        state: WalkState = codec.decode(WalkState, dict(data), mode="state", path=path)
-        self._check(state, path)
+        state: WalkState = codec.decode(WalkState, dict(data), mode="state")
+        self._check(state)
         fresh = self._fresh()
         for target, groups in fresh.remaining.items():
             for group, size in groups.items():
@@ -189,9 +189,7 @@ class Walk:
                 if missing <= 0 and not (missing == 0 and target in state.ready):
                     missing = size  # AutoGen forgets at times to count anew
                 if missing + len(state.arrived.get(target, {}).get(group, ())) > size:
-                    raise StateError(
-                        f"{path}.remaining.{target}.{group}", f"{missing} of {size} edges cannot be missing"
-                    )
+                    raise StateError(f"$.remaining.{target}.{group}", f"{missing} of {size} edges cannot be missing")
                 groups[group] = missing
         state.remaining = fresh.remaining
         for target, group in self._any:
@@ -199,7 +197,7 @@ class Walk:
                 state.fired.setdefault(target, {})[group] = state.past.get(target, {}).get(target, 0) + 1
         self.state = state if state.ready else fresh  # AutoGen forgets whose turn it was
 
-    def _check(self, state: WalkState, path: str) -> None:
+    def _check(self, state: WalkState) -> None:
         """Refuse names and numbers that this graph does not have."""
         nodes = self._graph.nodes
         for where, names in {
@@ -210,9 +208,9 @@ class Walk:
         }.items():
             for name in names:
                 if name not in nodes:
-                    raise StateError(f"{path}.{where}", f"the graph has no node {name!r}{did_you_mean(name, nodes)}")
+                    raise StateError(f"$.{where}", f"the graph has no node {name!r}{did_you_mean(name, nodes)}")
         if len(set(state.ready)) < len(state.ready):
-            raise StateError(f"{path}.ready", f"names a node twice: {state.ready}")
+            raise StateError("$.ready", f"names a node twice: {state.ready}")
         tables: dict[str, Mapping[str, Mapping[str, Any]]] = {
             where: getattr(state, where) for where in ("remaining", "enqueued_any", "arrived", "fired")
         }
@@ -220,12 +218,12 @@ class Walk:
             for target, groups in table.items():
                 for group in groups:
                     if group not in self._groups.get(target, ()):
-                        raise StateError(f"{path}.{where}", f"the graph has no group {group!r} at a node {target!r}")
+                        raise StateError(f"$.{where}", f"the graph has no group {group!r} at a node {target!r}")
         for target, arrived in state.arrived.items():
             for group, numbers in arrived.items():
                 size = len(self._groups[target][group])
                 if len(set(numbers)) < len(numbers) or not all(0 <= number < size for number in numbers):
-                    raise StateError(f"{path}.arrived.{target}.{group}", f"expected numbers below {size}: {numbers}")
+                    raise StateError(f"$.arrived.{target}.{group}", f"expected numbers below {size}: {numbers}")
 
 
 class GraphFlow(BaseGroupChat):
@@ -322,7 +320,7 @@ class GraphFlow(BaseGroupChat):
         if state is None:
             self._walk.begin()
         else:
-            self._walk.load(state, f"$.agent_states.{self.manager_name}")
+            self._walk.load(state)
 
     def links(self) -> Sequence[Link]:
         starts, into = self._graph.get_start_nodes(), self._graph.groups()

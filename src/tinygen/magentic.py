@@ -133,8 +133,7 @@ class MagenticOneGroupChat(BaseGroupChat):
     def set_policy_state(self, state: Mapping[str, Any] | None) -> None:
         from . import codec
 
-        path = f"$.agent_states.{self.manager_name}"
-        self._work = codec.decode(_Work, dict(state or {}), mode="state", path=path)
+        self._work = codec.decode(_Work, dict(state or {}), mode="state")
 
     def _manager_type(self) -> str:
         return f"{self.manager_name}State"

@@ -22,7 +22,7 @@ from .journal import effect
 from .messages import AssistantMessage, BaseChatMessage, FunctionCall, SelectorEvent, SystemMessage, UserMessage
 from .model_context import given_context
 from .models import ChatCompletionClient, ask, ask_stream
-from .teams import BaseGroupChat
+from .teams import BaseGroupChat, below
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -155,11 +155,10 @@ class SelectorGroupChat(BaseGroupChat):
 
     def set_policy_state(self, state: Mapping[str, Any] | None) -> None:
         previous = None if state is None else state.get("previous_speaker")
-        path = f"$.agent_states.{self.manager_name}"
-        if state is not None and set(state) != {"previous_speaker"}:
-            raise StateError(path, f"expected previous_speaker, not {sorted(state)}")
+        if state is not None and set(state) - {"model_context"} != {"previous_speaker"}:
+            raise StateError("$", f"expected previous_speaker, not {sorted(state)}")
         if previous is not None and previous not in self._names:
-            raise StateError(f"{path}.previous_speaker", f"expected a participant or null, not {previous!r:.80}")
+            raise StateError("$.previous_speaker", f"expected a participant or null, not {previous!r:.80}")
         self._previous = previous
 
     async def reset(self) -> None:
@@ -174,14 +173,14 @@ class SelectorGroupChat(BaseGroupChat):
             state["agent_states"][self.manager_name]["model_context"] = dict(await self._context.save_state())
         return state
 
-    async def _load_manager(self, state: dict[str, Any]) -> None:
-        await super()._load_manager({key: value for key, value in state.items() if key != "model_context"})
-        if "model_context" in state:
-            await self._context.load_state(state["model_context"])
-            self._heard = len(state["message_thread"])
-        else:
-            await self._context.clear()
-            self._heard = 0
+    async def _load_manager(self, state: Any) -> None:
+        await super()._load_manager(state)
+        await self._context.clear()
+        self._heard = 0
+        if state.get("model_context") is not None:
+            with below("$.model_context"):
+                await self._context.load_state(state["model_context"])
+            self._heard = len(self._thread)
 
     def _mark(self) -> Undo:
         undo_team, undo_context, heard = super()._mark(), self._context.checkpoint(), self._heard

@@ -115,23 +115,21 @@ class Swarm(BaseGroupChat):
         return state
 
     def set_policy_state(self, state: Mapping[str, Any] | None) -> None:
-        path = f"$.agent_states.{self.manager_name}"
-        known = {"current_speaker", "left_to"}
-        if state is not None and (set(state) - known or "current_speaker" not in state):
-            raise StateError(path, f"expected current_speaker, not {sorted(state)}")
-        current = self._names[0] if state is None else state["current_speaker"]
+        state = {"current_speaker": self._names[0]} if state is None else state
+        if set(state) - {"current_speaker", "left_to"} or "current_speaker" not in state:
+            raise StateError("$", f"expected current_speaker, not {sorted(state)}")
+        current, left_to = state["current_speaker"], None
         if current not in self._names:
-            raise StateError(f"{path}.current_speaker", f"expected a participant, not {current!r:.80}")
-        left_to = None
-        if state is not None and "left_to" in state:
-            left_to = codec.decode(HandoffMessage, state["left_to"], mode="state", path=f"{path}.left_to")
+            raise StateError("$.current_speaker", f"expected a participant, not {current!r:.80}")
+        if "left_to" in state:
+            left_to = codec.decode(HandoffMessage, state["left_to"], mode="state", path="$.left_to")
         self._speaker, self._left_to = current, left_to
 
-    async def _load_manager(self, state: dict[str, Any]) -> None:
+    async def _load_manager(self, state: Any) -> None:
         await super()._load_manager(state)
-        for last in state["message_thread"][-1:]:  # AutoGen takes note of a handoff only when the next turn begins
-            if last["type"] == "HandoffMessage" and last["target"] in self._names:
-                self._speaker = last["target"]
+        for last in self._thread[-1:]:  # AutoGen takes note of a handoff only when the next turn begins
+            if isinstance(last, HandoffMessage) and last.target in self._names:
+                self._speaker = last.target
 
     def _current(self) -> str:
         return self._speaker or self._names[0]

@@ -12,17 +12,19 @@ result, but not in the thread.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 from .agents import BaseChatAgent, expect_state
 from .cancellation import CancellationToken
 from .conditions import TerminationCondition
-from .errors import ConfigError, StateError, Suspended
+from .errors import ConfigError, DecodeError, StateError, Suspended
 from .messages import BaseAgentEvent, BaseChatMessage, SelectSpeakerEvent
 from .runner import TaskRunner
 from .seats import Seats
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
 
     from .actors import AgentRuntime
@@ -187,7 +189,10 @@ class BaseGroupChat(TaskRunner):
         return {}
 
     def set_policy_state(self, state: Mapping[str, Any] | None) -> None:
-        """Take over what `policy_state` returned; None for a fresh start. Raises `StateError`, then nothing changed."""
+        """Take over what `policy_state` returned; None for a fresh start.
+
+        Raises `StateError` with a path in there, "$.next" for example; then nothing has changed.
+        """
 
     async def reset(self) -> None:
         await self._idle()
@@ -317,6 +322,7 @@ class BaseGroupChat(TaskRunner):
         return await self._judge(messages) if messages else None
 
     def _hear(self, run: Run, messages: list[BaseChatMessage], output: bool) -> None:
+        """Let everybody hear what comes from outside."""
         if output:
             for message in messages:
                 run.emit(message)
@@ -400,49 +406,57 @@ class BaseGroupChat(TaskRunner):
         for name in states:
             if name not in self._names and name != self.manager_name:
                 raise StateError("$.agent_states", f"there is no participant {name!r} in this team")
-        thread, turn = self._read_manager(states[self.manager_name])
-        buffers = {name: self._read_seat(name, states[name]) for name in self._names}
+        buffers = {}
         for participant in self._participants:
-            await participant.load_state(states[participant.name].get("agent_state"))
-        await self._load_manager(states[self.manager_name])
-        self._thread, self._turn, self._buffers = thread, turn, buffers
-
-    def _read_manager(self, state: Any) -> tuple[list[Message], int]:
-        """The thread and the turn in a manager's state."""
-        from . import codec
-
-        path = f"$.agent_states.{self.manager_name}"
-        if not isinstance(state, dict):
-            raise StateError(path, f"expected an object, not {state!r:.80}")
-        expect_state({key: state[key] for key in ("type", "version") if key in state}, self._manager_type(), path=path)
-        item_type = BaseAgentEvent | BaseChatMessage
-        thread = codec.decode(list[item_type], state.get("message_thread"), mode="state", path=f"{path}.message_thread")
-        return thread, codec.decode(int, state.get("current_turn"), mode="state", path=f"{path}.current_turn")
+            with below(f"$.agent_states.{participant.name}"):
+                buffers[participant.name] = await self._load_seat(participant, states[participant.name])
+        with below(f"$.agent_states.{self.manager_name}"):
+            await self._load_manager(states[self.manager_name])
+        self._buffers = buffers
 
     @staticmethod
-    def _read_seat(name: str, state: Any) -> list[BaseChatMessage]:
-        """What a participant has not heard yet, from its seat's state."""
+    async def _load_seat(participant: TaskRunner, state: Any) -> list[BaseChatMessage]:
+        """Load a participant's state from that of its seat; returns what it has not heard yet."""
         from . import codec
 
-        path = f"$.agent_states.{name}"
-        expect_state(state, "ChatAgentContainerState", "agent_state", "message_buffer", path=path)
+        expect_state(state, "ChatAgentContainerState", "agent_state", "message_buffer")
+        with below("$.agent_state"):
+            await participant.load_state(state.get("agent_state"))
         buffer: list[BaseChatMessage] = codec.decode(
-            list[BaseChatMessage], state.get("message_buffer"), mode="state", path=f"{path}.message_buffer"
+            list[BaseChatMessage], state.get("message_buffer"), mode="state", path="$.message_buffer"
         )
         return buffer
 
-    async def _load_manager(self, state: dict[str, Any]) -> None:
-        """The policy's part of a manager's state, and the termination's."""
+    async def _load_manager(self, state: Any) -> None:
+        """The thread, the policy's part and the termination's, from a manager's state."""
+        from . import codec
+
         ours = ("type", "version", "message_thread", "current_turn", "termination")
-        self.set_policy_state({key: value for key, value in state.items() if key not in ours})
+        policy = {key: value for key, value in state.items() if key not in ours} if isinstance(state, dict) else {}
+        expect_state(state, self._manager_type(), *ours, *policy)
+        item_type = BaseAgentEvent | BaseChatMessage
+        thread = codec.decode(list[item_type], state.get("message_thread"), mode="state", path="$.message_thread")
+        turn = codec.decode(int, state.get("current_turn"), mode="state", path="$.current_turn")
+        self.set_policy_state(policy)
         if self._termination is not None:
             if "termination" in state:
-                await self._termination.load_state(state["termination"])
+                with below("$.termination"):
+                    await self._termination.load_state(state["termination"])
             else:
                 await self._termination.reset()
+        self._thread, self._turn = thread, turn
 
     def _manager_type(self) -> str:
         return f"{self.manager_name.removesuffix('GroupChatManager')}ManagerState"
+
+
+@contextmanager
+def below(path: str) -> Iterator[None]:
+    """Whatever state is wrong in here stands at this path."""
+    try:
+        yield
+    except DecodeError as error:
+        raise StateError(f"{path}{error.path.removeprefix('$')}", error.problem) from error
 
 
 def _check_participants(team: str, participants: Sequence[Any], manager: str) -> None:
@@ -486,8 +500,7 @@ class RoundRobinGroupChat(BaseGroupChat):
     def set_policy_state(self, state: Mapping[str, Any] | None) -> None:
         index = 0 if state is None else state.get("next_speaker_index")
         if state is not None and set(state) != {"next_speaker_index"}:
-            raise StateError(f"$.agent_states.{self.manager_name}", f"expected next_speaker_index, not {sorted(state)}")
+            raise StateError("$", f"expected next_speaker_index, not {sorted(state)}")
         if type(index) is not int or not 0 <= index < len(self._names):
-            problem = f"expected a number below {len(self._names)}, not {index!r:.80}"
-            raise StateError(f"$.agent_states.{self.manager_name}.next_speaker_index", problem)
+            raise StateError("$.next_speaker_index", f"expected a number below {len(self._names)}, not {index!r:.80}")
         self._next = index
