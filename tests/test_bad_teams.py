@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
 from agents_for_tests import Counter
 from graphs_for_tests import graph
-from teams_for_tests import KINDS, Passing, member, of, said
+from teams_for_tests import KINDS, Passing, chief, member, of, said
 from tinygen import (
     AgentFailed,
     BaseChatAgent,
@@ -19,12 +20,16 @@ from tinygen import (
     FunctionalTermination,
     GraphFlow,
     HandoffMessage,
+    MagenticOneGroupChat,
     MessageFilterAgent,
     MessageFilterConfig,
     PerSourceFilter,
     ReplayChatCompletionClient,
+    ReplayRequest,
     Response,
     RoundRobinGroupChat,
+    SelectorGroupChat,
+    ServerError,
     SocietyOfMindAgent,
     TextMessage,
     ThoughtEvent,
@@ -105,6 +110,45 @@ async def test_a_failure_behind_another_agent_names_the_way_in_every_team(kind: 
         await team.run(task="go")
     assert (caught.value.agent, caught.value.turn) == (path, 2)
     assert said(await team.run(task="again"))[0] == "again"
+
+
+LEADERS = {"selector": "SelectorGroupChatManager", "magentic": "MagenticOneOrchestrator"}
+
+
+@pytest.mark.parametrize("kind", LEADERS)
+@pytest.mark.parametrize("within", [False, True], ids=["alone", "in a team"])
+@pytest.mark.parametrize("error", [ServerError("down"), asyncio.CancelledError()], ids=repr)
+async def test_a_model_that_leads_a_team_fails_as_its_leader(kind: str, within: bool, error: BaseException) -> None:
+    calls: list[int] = []
+
+    def reply(request: ReplayRequest) -> Any:
+        calls.append(1)
+        if len(calls) == (2 if kind == "selector" else 4):
+            return error
+        return "a" if kind == "selector" else chief(request)
+
+    make: Any = {"selector": partial(SelectorGroupChat, allow_repeated_speaker=True), "magentic": MagenticOneGroupChat}[
+        kind
+    ]
+    inner = make([Counter("a"), Counter("b")], ReplayChatCompletionClient(reply), name="inner", max_turns=2)
+    team = RoundRobinGroupChat([inner], max_turns=1) if within else inner
+    with pytest.raises(AgentFailed) as caught:
+        await team.run(task="go")
+    path = f"inner/{LEADERS[kind]}" if within else LEADERS[kind]
+    assert (caught.value.agent, caught.value.turn) == (path, 1 if within else 2)
+    assert type(caught.value.__cause__) is type(error)
+    assert "a 1" in said(caught.value.result)
+    assert said(await team.run(task="again"))[0] == "again"
+
+
+async def test_a_member_that_cannot_start_over_is_named() -> None:
+    class Clings(Counter):
+        async def on_reset(self, cancellation_token: Any) -> None:
+            raise PermissionError("mine")
+
+    team = MagenticOneGroupChat([Counter("a"), Clings("b")], ReplayChatCompletionClient(chief))
+    with pytest.raises(AgentFailed, match="agent 'b' failed in turn 1: PermissionError: mine"):
+        await team.run(task="go")
 
 
 async def test_a_failure_in_a_parallel_branch_ends_the_others_and_names_its_own() -> None:

@@ -441,8 +441,10 @@ async def test_a_failing_member_is_named_and_the_team_can_run_again() -> None:
 async def test_a_task_whose_planning_failed_is_planned_in_the_next_run() -> None:
     model = ReplayChatCompletionClient([ConnectionError("down"), "facts", "plan", DONE, "42"])
     team = lead(model=model)
-    with pytest.raises(ConnectionError):
+    with pytest.raises(AgentFailed) as caught:
         await team.run(task=MultiModalMessage(content=["x", Image(PIXEL)], source="user"))
+    assert (caught.value.agent, caught.value.turn) == (CHIEF, 1)
+    assert isinstance(caught.value.__cause__, ConnectionError)
     result = await team.run()
     assert "The request to be worked on:\n\nx\n" in result.messages[0].to_text()
     assert isinstance(result.messages[0], MultiModalMessage)

@@ -270,7 +270,7 @@ async def test_a_refusal_after_words_were_streamed_is_not_asked_again() -> None:
             yield "I think"
             raise RequestError("bad")
 
-    with pytest.raises(RequestError, match="bad"):
+    with pytest.raises(AgentFailed, match="agent 'SelectorGroupChatManager' failed in turn 1: RequestError: bad"):
         await trio(Breaking(), model_client_streaming=True).run(task="go")
 
 
@@ -310,8 +310,10 @@ async def test_the_words_of_the_model_are_shown_as_they_come() -> None:
 
 async def test_a_failing_model_is_named_and_the_team_runs_again() -> None:
     team = trio(model(RateLimitError("slow down"), "b"), max_turns=1)
-    with pytest.raises(RateLimitError, match="slow down"):
+    with pytest.raises(AgentFailed, match="slow down") as caught:
         await team.run(task="go")
+    assert (caught.value.agent, caught.value.turn) == ("SelectorGroupChatManager", 1)
+    assert isinstance(caught.value.__cause__, RateLimitError)
     assert sources(await team.run(task="go")) == ["b"]
 
 

@@ -12,7 +12,7 @@ takes its place: nothing is settled, nothing moved, and the members go on with t
 from __future__ import annotations
 
 import logging
-from dataclasses import field, make_dataclass, replace
+from dataclasses import field, make_dataclass
 from enum import Enum
 from functools import lru_cache
 
@@ -122,7 +122,7 @@ class MagenticOneGroupChat(BaseGroupChat):
 
     def note(self, speaker: str | None, said: Sequence[Message]) -> None:
         if speaker is None and said:
-            self._work = replace(self._work, unread=self._work.unread + len(said))
+            self._work.unread += len(said)
 
     def policy_state(self) -> dict[str, Any]:
         from . import codec
@@ -161,7 +161,10 @@ class MagenticOneGroupChat(BaseGroupChat):
 
 
 class _Work(Record, tagged=False):
-    """What the orchestrator remembers. `unread` is how many of the last messages of the thread it has not read yet."""
+    """What the orchestrator remembers; changes as it goes on.
+
+    `unread` is how many of the last messages of the thread it has not read yet.
+    """
 
     task: str = ""
     facts: str = ""
@@ -184,6 +187,7 @@ class _Round:
 
     def __init__(self, team: MagenticOneGroupChat, floor: Floor) -> None:
         self.team = team
+        self.work = team._work
         self.floor = floor
         self.usage: RequestUsage | None = None  # of what was asked since something was said
 
@@ -193,7 +197,7 @@ class _Round:
         news = self.read_news()
         if team._max_turns is not None and self.floor.turns >= team._max_turns:
             return await self.finish("Max rounds reached.")
-        if not team._work.n_rounds:
+        if not self.work.n_rounds:
             await self.plan(news or self.floor.thread)
         progress = await self.look_at_progress()
         if progress.satisfied is None and self.count_stall(progress) >= team._max_stalls:
@@ -206,45 +210,45 @@ class _Round:
 
     def read_news(self) -> Sequence[Message]:
         """Read what the user said since the last turn: a task if the run begins with it, else more of the same one."""
-        thread, work = self.floor.thread, self.team._work
+        thread, work = self.floor.thread, self.work
         if not work.unread:
             return ()
         news = thread[len(thread) - work.unread :]
         text = "\n".join(message.to_model_text() for message in news if isinstance(message, BaseChatMessage))
         if self.floor.turns:
-            self.team._work = replace(work, task=f"{work.task}\n{text}", unread=0)
+            work.task, work.unread = f"{work.task}\n{text}", 0
         else:
-            self.team._work = _Work(task=text)
+            self.work = self.team._work = _Work(task=text)
         return news
 
     async def plan(self, words: Sequence[Message]) -> None:
         """Make a plan for a task of which nothing is known yet; `words` are those it was given in."""
         pictures = self.pictures(words)
-        prompt = prompts.FACTS.format(task=self.team._work.task)
+        prompt = prompts.FACTS.format(task=self.work.task)
         sees = pictures and self.team._model_client.model_info["vision"]
         request = UserMessage(content=[prompt, *pictures] if sees else prompt, source=self.team.manager_name)
         await self.think([request], prompts.PLAN, pictures)
 
     async def plan_again(self) -> None:
         """Make another plan, from what was learnt."""
-        thread, work = self.floor.thread, self.team._work
+        thread, work = self.floor.thread, self.work
         request = self.user(prompts.FACTS_UPDATE.format(task=work.task, facts=work.facts))
         await self.think([*self.team._retell(thread), request], prompts.PLAN_UPDATE, self.pictures(thread))
 
     async def think(self, request: list[LLMMessage], plan_prompt: str, pictures: list[Image]) -> None:
         """Write down the facts that `request` asks for, then a plan, and let everybody start over from them."""
-        team = self.team
+        team, work = self.team, self.work
         facts = await self.ask(request)
         said = AssistantMessage(content=facts, source=team.manager_name)
         plan = await self.ask([*request, said, self.user(plan_prompt.format(team=team._team))])
         await self.floor.start_over()
-        team._work = replace(team._work, facts=facts, plan=plan, n_stalls=0)
-        self.say(prompts.LEDGER.format(task=team._work.task, team=team._team, facts=facts, plan=plan), pictures)
+        work.facts, work.plan, work.n_stalls = facts, plan, 0
+        self.say(prompts.LEDGER.format(task=work.task, team=team._team, facts=facts, plan=plan), pictures)
 
     async def look_at_progress(self) -> _Progress:
         """Ask for the progress ledger, until there is one that can be used."""
-        team = self.team
-        team._work = work = replace(team._work, n_rounds=team._work.n_rounds + 1)
+        team, work = self.team, self.work
+        work.n_rounds += 1
         names = ", ".join(team._names)
         request = self.user(prompts.PROGRESS.format(task=work.task, team=team._team, names=names))
         shape = ledger_type(tuple(team._names))
@@ -263,14 +267,12 @@ class _Round:
 
     def count_stall(self, progress: _Progress) -> int:
         """How many stalls there were that no progress has made good."""
-        team = self.team
-        stalls = max(0, team._work.n_stalls + (1 if progress.stalled else -1))
-        team._work = replace(team._work, n_stalls=stalls)
-        return stalls
+        self.work.n_stalls = max(0, self.work.n_stalls + (1 if progress.stalled else -1))
+        return self.work.n_stalls
 
     async def finish(self, reason: str) -> Sequence[str]:
         """Give the final answer."""
-        prompt = self.team._final_answer_prompt.replace("{task}", self.team._work.task)
+        prompt = self.team._final_answer_prompt.replace("{task}", self.work.task)
         self.say(await self.ask([*self.team._retell(self.floor.thread), self.user(prompt)]))
         return self.floor.stop(reason)
 
@@ -279,7 +281,8 @@ class _Round:
         client = self.team._model_client
         info = client.model_info
         promise = None if shape is None else shape if info.get("structured_output") else info["json_output"] or None
-        result = await ask(client, messages, json_output=promise, cancellation_token=current_token())
+        with self.floor.blaming(self.team.manager_name):
+            result = await ask(client, messages, json_output=promise, cancellation_token=current_token())
         self.usage = result.usage if self.usage is None else self.usage + result.usage
         text = result.content
         return text if isinstance(text, str) and text.strip() else _NO_ANSWER

@@ -20,7 +20,7 @@ from .runtime import SingleThreadedAgentRuntime
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
+    from typing import Any, NoReturn
 
     from .actors import AgentRuntime, MessageContext
     from .run import Run, Scope
@@ -146,21 +146,22 @@ class Seats:
         return await self._ask(name, unheard, turn)
 
     async def _ask(self, name: str, unheard: dict[str, list[BaseChatMessage]], turn: int) -> Said:
-        run = self._run
         handed, unheard[name] = unheard[name], []
         try:
             said: Said = await self._runtime.send_message(YourTurn(list(handed)), self._ids[name])
-        except AgentFailed as failure:
-            cause = failure.__cause__ or failure
-            raise AgentFailed(f"{name}/{failure.agent}", turn, None, cause) from cause
-        except Exception as error:  # noqa: BLE001 - named here, raised to whoever awaits the run
-            run.check()
-            raise AgentFailed(name, turn, None, error) from error
-        except asyncio.CancelledError as stray:
-            if run.ending:
-                raise
-            raise AgentFailed(name, turn, None, stray) from stray
+        except (Exception, asyncio.CancelledError) as error:  # named here, raised to whoever awaits the run
+            blame(name, turn, error, self._run)
         return said
+
+
+def blame(name: str, turn: int, error: BaseException, run: Run) -> NoReturn:
+    """Raise what somebody raised in a turn as their failure; of somebody within them, with the way there."""
+    run.check()
+    if run.ending and isinstance(error, asyncio.CancelledError):
+        raise error
+    if isinstance(error, AgentFailed):
+        name, error = f"{name}/{error.agent}", error.__cause__ or error
+    raise AgentFailed(name, turn, None, error) from error
 
 
 def _for_members(message: BaseChatMessage, members: Sequence[str]) -> BaseChatMessage:

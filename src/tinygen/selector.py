@@ -248,14 +248,13 @@ class SelectorGroupChat(BaseGroupChat):
         choice = _choice(tuple(candidates)) if self._model.model_info.get("structured_output") else None
         token = current_token()
         result: Any = None
-        if self._streaming:
-            async for piece in ask_stream(self._model, messages, json_output=choice, cancellation_token=token):
-                if isinstance(piece, str):
-                    floor.show(SelectorEvent(content=str(piece), source=self.manager_name))
-                else:
-                    result = piece
-        else:
-            result = await ask(self._model, messages, json_output=choice, cancellation_token=token)
+        with floor.blaming(self.manager_name):
+            if not self._streaming:
+                result = await ask(self._model, messages, json_output=choice, cancellation_token=token)
+            else:
+                async for result in ask_stream(self._model, messages, json_output=choice, cancellation_token=token):
+                    if isinstance(result, str):
+                        floor.show(SelectorEvent(content=str(result), source=self.manager_name))
         content = getattr(result, "content", None)
         return content if isinstance(content, str) else ""
 

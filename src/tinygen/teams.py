@@ -12,6 +12,7 @@ result, but not in the thread.
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from contextlib import contextmanager
 
 from .agents import BaseChatAgent, expect_state
@@ -20,7 +21,7 @@ from .conditions import TerminationCondition
 from .errors import ConfigError, DecodeError, StateError, Suspended
 from .messages import BaseAgentEvent, BaseChatMessage, SelectSpeakerEvent
 from .runner import TaskRunner
-from .seats import Seats
+from .seats import Seats, blame
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,6 +74,14 @@ class Floor:
         for buffer in self._team._buffers.values():
             buffer.append(message)
 
+    @contextmanager
+    def blaming(self, name: str) -> Iterator[None]:
+        """Whatever is raised in here, by a model that leads the team perhaps, is the failure of who has this name."""
+        try:
+            yield
+        except (Exception, CancelledError) as error:  # raised to whoever awaits the run
+            blame(name, self.turns + 1, error, self._run)
+
     def stop(self, reason: str) -> Sequence[str]:
         """End the run for this reason: nobody speaks. To be returned by the policy."""
         self.reason = reason
@@ -84,7 +93,8 @@ class Floor:
         for participant in team._participants:
             self._marks.append(await participant.checkpoint())
         for participant in team._participants:
-            await participant.reset()
+            with self.blaming(participant.name):
+                await participant.reset()
         team._thread = []
         team._buffers = {name: [] for name in team._names}
 
