@@ -510,3 +510,25 @@ async def test_what_was_sent_is_not_lost_when_a_condition_waits_for_an_answer_ab
     assert [text for _, _, text in said(result)] == ["go", "by the way"]
     assert result.stop_reason == "Functional termination condition met"
     assert [message.to_text() for message in team._thread] == ["go", "by the way"]
+
+
+async def test_two_can_go_on_from_one_saved_run_side_by_side_in_one_runtime() -> None:
+    runtime = SingleThreadedAgentRuntime()
+    runtime.start()
+
+    def make() -> RoundRobinGroupChat:
+        members = [UserProxyAgent("user", input_func=suspend), speaker("a")]
+        return RoundRobinGroupChat(members, max_turns=2, runtime=runtime)
+
+    first = make()
+    question = (await first.run(task="go")).pending[0]
+    document = json.dumps(await first.save_state())
+
+    async def branch(answer: str) -> list[str]:
+        team = make()
+        await team.load_state(json.loads(document))
+        team.answer(question.id, answer)
+        return [text for _, _, text in said(await team.run()) if text]
+
+    assert await asyncio.gather(branch("yes"), branch("no")) == [["go", "yes", "a"], ["go", "no", "a"]]
+    await runtime.close()
