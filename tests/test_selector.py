@@ -264,6 +264,16 @@ async def test_a_provider_that_refuses_the_schema_is_asked_once_more_without(str
     assert [bool(request.json_output) for request in client.create_calls] == [True, False, False]
 
 
+@pytest.mark.parametrize("streaming", [True, False])
+async def test_a_request_refused_for_another_reason_does_not_cost_the_schema(streaming: bool) -> None:
+    client = model(RequestError("too long"), RequestError("too long"), "b")
+    team = trio(client, max_turns=1, model_client_streaming=streaming)
+    with pytest.raises(AgentFailed, match="too long"):
+        await team.run(task="go")
+    assert sources(await team.run(task="go"))[-1] == "b"
+    assert [bool(request.json_output) for request in client.create_calls] == [True, False, True]
+
+
 async def test_a_refusal_after_words_were_streamed_is_not_asked_again() -> None:
     class Breaking(Deaf):
         async def create_stream(self, messages: Sequence[LLMMessage], **arguments: Any) -> Any:

@@ -345,28 +345,31 @@ class _Constrained(ChatCompletionClient):
         return self._client.billing()
 
     async def create(self, messages: Sequence[LLMMessage], **arguments: Any) -> CreateResult:
-        if "json_output" in arguments and not self._refused:
-            try:
-                return await self._client.create(messages, **arguments)
-            except RequestError:
-                self._refused = True
-        arguments.pop("json_output", None)
-        return await self._client.create(messages, **arguments)
+        if self._refused:
+            arguments.pop("json_output", None)
+        try:
+            return await self._client.create(messages, **arguments)
+        except RequestError:
+            if arguments.pop("json_output", None) is None:
+                raise
+        result = await self._client.create(messages, **arguments)
+        self._refused = True
+        return result
 
     async def create_stream(
         self, messages: Sequence[LLMMessage], **arguments: Any
     ) -> AsyncGenerator[str | CreateResult, None]:
-        if "json_output" in arguments and not self._refused:
-            begun = False
-            try:
-                async for piece in self._client.create_stream(messages, **arguments):
-                    begun = True
-                    yield piece
-                return
-            except RequestError:
-                if begun:
-                    raise
-                self._refused = True
-        arguments.pop("json_output", None)
+        begun = False
+        if self._refused:
+            arguments.pop("json_output", None)
+        try:
+            async for piece in self._client.create_stream(messages, **arguments):
+                begun = True
+                yield piece
+            return
+        except RequestError:
+            if begun or arguments.pop("json_output", None) is None:
+                raise
         async for piece in self._client.create_stream(messages, **arguments):
             yield piece
+        self._refused = True
