@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from dataclasses import field
+from dataclasses import field, replace
 
 from .errors import ConfigError, did_you_mean
 from .findings import Finding
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     Speaker: TypeAlias = BaseChatAgent | BaseGroupChat
     Condition: TypeAlias = str | Callable[[BaseChatMessage], bool] | None
+    Problem = tuple[str, str | None, str]  # a word for it, where it is, a sentence
 else:
     Condition = object  # JSON data has no functions, so the codec lets anything through
 
@@ -43,7 +44,13 @@ class GraphWarning(UserWarning):
     """A graph that can be walked, but not everywhere: `DiGraphBuilder.build` says what it found."""
 
 
-class DiGraphEdge(Record, tagged=False):
+class _Part(Record, tagged=False):
+    def in_document(self) -> dict[str, Any]:
+        """Its fields as they stand in the document of a team: with the functions that are conditions."""
+        return vars(self)
+
+
+class DiGraphEdge(_Part, tagged=False):
     """Leads to `target` if its condition holds: a text in the message, or a function of it; None holds always.
 
     Edges of one `activation_group` are counted together, "all" or "any" of them; alone, a group is called like the
@@ -79,7 +86,7 @@ class DiGraphEdge(Record, tagged=False):
         return bool(answer)
 
 
-class DiGraphNode(Record, tagged=False):
+class DiGraphNode(_Part, tagged=False):
     """A speaker and where it leads. With `activation="any"` one edge is enough in each group that leads to it."""
 
     name: str
@@ -87,7 +94,7 @@ class DiGraphNode(Record, tagged=False):
     activation: Literal["all", "any"] = "all"
 
 
-class DiGraph(Record, tagged=False):
+class DiGraph(_Part, tagged=False):
     """Who speaks after whom, by name. Walked from `default_start_node`, else from all nodes that no edge leads to.
 
         graph = DiGraph(nodes={"a": DiGraphNode(name="a", edges=[DiGraphEdge(target="b")]), "b": DiGraphNode(name="b")})
@@ -132,18 +139,17 @@ class DiGraph(Record, tagged=False):
 
     def has_cycles(self) -> bool:
         """Whether any node can be reached from itself."""
-        return _has_cycle(self._targets())
+        return bool(_ring({name: [edge.target for edge in node.edges] for name, node in self.nodes.items()}))
 
     def has_cycles_with_exit(self) -> bool:
         """Whether there are cycles, each with a condition that can end it. Raises `ConfigError` if one has none."""
-        exits = _unending(self)
-        if exits is not None:
-            raise ConfigError(exits.text)
+        for _, _, text in _unending(self):
+            raise ConfigError(text)
         return self.has_cycles()
 
     def problems(self) -> list[Finding]:
         """What is wrong with it: errors, or if there are none, warnings."""
-        return list(_errors(self)) or _Outlook(self).findings()
+        return _errors(self) or _Outlook(self).findings()
 
     def graph_validate(self) -> None:
         """Raises `ConfigError` with everything that keeps it from being walked."""
@@ -151,80 +157,55 @@ class DiGraph(Record, tagged=False):
         if wrong:
             raise ConfigError("this graph cannot be walked: " + "; ".join(wrong))
 
-    def in_document(self) -> dict[str, Any]:
-        """Its fields as they stand in the document of a team: with the functions that are conditions."""
-        return {**vars(self), "nodes": {name: _with_functions(node) for name, node in self.nodes.items()}}
-
-    def _targets(self) -> dict[str, list[str]]:
-        return {name: [edge.target for edge in node.edges] for name, node in self.nodes.items()}
-
-
-def _with_functions(node: DiGraphNode) -> dict[str, Any]:
-    return {**vars(node), "edges": [dict(vars(edge)) for edge in node.edges]}
-
 
 # --- what cannot be walked
 
 
-def _errors(graph: DiGraph) -> Iterator[Finding]:
+def _errors(graph: DiGraph) -> list[Finding]:
     """What must be mended; of the shape as a whole only if every edge leads to a node."""
-    torn = False
-    for finding in _torn(graph):
-        torn = True
-        yield finding
-    if torn:
-        return
-    if not graph.get_start_nodes():
-        yield Finding.error(
-            "no-start", None, "an edge leads to every node, so none can be the first; set an entry point"
-        )
-    if not graph.get_leaf_nodes():
-        yield Finding.error("no-leaf", None, "every node leads to another, so none can be the last")
-    for name, node in graph.nodes.items():
-        if len({edge.condition is None for edge in node.edges}) > 1:
-            yield Finding.error(
-                "mixed-edges", name, f"{name!r} has edges with a condition and edges without; choose one kind"
-            )
-    for name, groups in graph.groups().items():
-        for group, edges in groups.items():
-            if len({edge.activation_condition for _, edge in edges}) > 1:
-                text = f"the edges to {name!r} in group {group!r} say both 'all' and 'any'"
-                yield Finding.error("mixed-group", name, text)
-    unending = _unending(graph)
-    if unending is not None:
-        yield unending
+    return [Finding.error(*each) for each in list(_torn(graph)) or _misshapen(graph)]
 
 
-def _torn(graph: DiGraph) -> Iterator[Finding]:
+def _torn(graph: DiGraph) -> Iterator[Problem]:
     if not graph.nodes:
-        yield Finding.error("empty", None, "it has no nodes")
+        yield "empty", None, "it has no nodes"
     if graph.default_start_node is not None and graph.default_start_node not in graph.nodes:
         hint = did_you_mean(graph.default_start_node, graph.nodes)
-        yield Finding.error("unknown-node", None, f"its entry point {graph.default_start_node!r} is no node{hint}")
+        yield "unknown-node", None, f"its entry point {graph.default_start_node!r} is no node{hint}"
     for name, node in graph.nodes.items():
         if node.name != name:
-            yield Finding.error("unknown-node", name, f"the node {name!r} calls itself {node.name!r}")
+            yield "unknown-node", name, f"the node {name!r} calls itself {node.name!r}"
         if node.activation not in _KINDS:
-            yield Finding.error(
-                "activation", name, f"activation of {name!r} must be 'all' or 'any', not {node.activation!r}"
-            )
+            yield "activation", name, f"activation of {name!r} must be 'all' or 'any', not {node.activation!r}"
         for edge in node.edges:
             here = f"the edge {name!r} -> {edge.target!r}"
             if edge.target not in graph.nodes:
-                hint = did_you_mean(edge.target, graph.nodes)
-                yield Finding.error("unknown-node", name, f"{here} leads to no node{hint}")
+                yield "unknown-node", name, f"{here} leads to no node{did_you_mean(edge.target, graph.nodes)}"
             if edge.activation_condition not in _KINDS:
                 text = f"activation_condition of {here} must be 'all' or 'any', not {edge.activation_condition!r}"
-                yield Finding.error("activation", name, text)
+                yield "activation", name, text
             if not (edge.condition is None or isinstance(edge.condition, str) or callable(edge.condition)):
-                yield Finding.error(
-                    "condition", name, f"the condition of {here} is {edge.condition!r:.80}: no text, function"
-                )
+                yield "condition", name, f"the condition of {here} is {edge.condition!r:.80}: no text, function"
             elif inspect.iscoroutinefunction(edge.condition):
-                yield Finding.error("condition", name, f"the condition of {here} must not be an async function")
+                yield "condition", name, f"the condition of {here} must not be an async function"
 
 
-def _unending(graph: DiGraph) -> Finding | None:
+def _misshapen(graph: DiGraph) -> Iterator[Problem]:
+    if not graph.get_start_nodes():
+        yield "no-start", None, "an edge leads to every node, so none can be the first; set an entry point"
+    if not graph.get_leaf_nodes():
+        yield "no-leaf", None, "every node leads to another, so none can be the last"
+    for name, node in graph.nodes.items():
+        if len({edge.condition is None for edge in node.edges}) > 1:
+            yield "mixed-edges", name, f"{name!r} has edges with a condition and edges without; choose one kind"
+    for name, groups in graph.groups().items():
+        for group, edges in groups.items():
+            if len({edge.activation_condition for _, edge in edges}) > 1:
+                yield "mixed-group", name, f"the edges to {name!r} in group {group!r} say both 'all' and 'any'"
+    yield from _unending(graph)
+
+
+def _unending(graph: DiGraph) -> Iterator[Problem]:
     """A cycle in which nobody has a condition: all of its nodes are left unconditionally."""
     forced = {
         name: [edge.target for edge in node.edges]
@@ -232,10 +213,23 @@ def _unending(graph: DiGraph) -> Finding | None:
         if all(edge.condition is None for edge in node.edges)
     }
     ring = _ring({name: [each for each in targets if each in forced] for name, targets in forced.items()})
-    if not ring:
-        return None
-    text = f"{' -> '.join(map(repr, ring))} goes round without end; give one of these nodes edges with conditions"
-    return Finding.error("endless-cycle", ring[0], text)
+    if ring:
+        way = " -> ".join(map(repr, ring))
+        yield "endless-cycle", ring[0], f"{way} goes round without end; give one of these nodes edges with conditions"
+
+
+def _ring(targets: Mapping[str, list[str]]) -> list[str]:
+    """The nodes of one cycle, the first again at the end; none if there is no cycle."""
+    left = _left_after_pruning(targets)
+    before = {target: name for name in left for target in targets[name]}  # of what is left, each has one
+    if not left:
+        return []
+    path = {next(iter(left)): None}
+    while (back := before[next(reversed(path))]) not in path:
+        path[back] = None
+    names = list(path)
+    ring = names[names.index(back) :]
+    return [ring[0], *reversed(ring)]
 
 
 def _left_after_pruning(targets: Mapping[str, list[str]]) -> dict[str, int]:
@@ -252,24 +246,6 @@ def _left_after_pruning(targets: Mapping[str, list[str]]) -> dict[str, int]:
             if not degree[target]:
                 free.append(target)
     return degree
-
-
-def _has_cycle(targets: Mapping[str, list[str]]) -> bool:
-    return bool(_left_after_pruning(targets))
-
-
-def _ring(targets: Mapping[str, list[str]]) -> list[str]:
-    """The nodes of one cycle, the first again at the end; none if there is no cycle."""
-    left = _left_after_pruning(targets)
-    before = {target: name for name in left for target in targets[name]}  # of what is left, each has one
-    if not left:
-        return []
-    path = {next(iter(left)): None}
-    while (back := before[next(reversed(path))]) not in path:
-        path[back] = None
-    names = list(path)
-    ring = names[names.index(back) :]
-    return [ring[0], *reversed(ring)]
 
 
 # --- what would be silence
@@ -456,10 +432,7 @@ class DiGraphBuilder:
 
     def build(self) -> DiGraph:
         """The graph. Raises `ConfigError` if it cannot be walked; warns of joins and nodes that stay silent."""
-        nodes = {
-            name: DiGraphNode(name=name, edges=list(node.edges), activation=node.activation)
-            for name, node in self.nodes.items()
-        }
+        nodes = {name: replace(node, edges=list(node.edges)) for name, node in self.nodes.items()}
         graph = DiGraph(nodes=nodes, default_start_node=self._entry)
         graph.graph_validate()
         for finding in graph.problems():
