@@ -32,10 +32,7 @@ if TYPE_CHECKING:
     from .actors import AgentRuntime
     from .agents import BaseChatAgent
     from .conditions import TerminationCondition
-    from .messages import BaseAgentEvent
-    from .teams import Link
-
-    Message = BaseAgentEvent | BaseChatMessage
+    from .teams import Link, Message
 
 COMPLETE = "Digraph execution is complete"
 
@@ -200,22 +197,14 @@ class Walk:
     def _check(self, state: WalkState) -> None:
         """Refuse names and numbers that this graph does not have."""
         nodes = self._graph.nodes
-        for where, names in {
-            "ready": state.ready,
-            "ended": state.ended,
-            "past": state.past,
-            "coming": state.coming,
-        }.items():
-            for name in names:
+        for where in ("ready", "ended", "past", "coming"):
+            for name in getattr(state, where):
                 if name not in nodes:
                     raise StateError(f"$.{where}", f"the graph has no node {name!r}{did_you_mean(name, nodes)}")
         if len(set(state.ready)) < len(state.ready):
             raise StateError("$.ready", f"names a node twice: {state.ready}")
-        tables: dict[str, Mapping[str, Mapping[str, Any]]] = {
-            where: getattr(state, where) for where in ("remaining", "enqueued_any", "arrived", "fired")
-        }
-        for where, table in tables.items():
-            for target, groups in table.items():
+        for where in ("remaining", "enqueued_any", "arrived", "fired"):
+            for target, groups in getattr(state, where).items():
                 for group in groups:
                     if group not in self._groups.get(target, ()):
                         raise StateError(f"$.{where}", f"the graph has no group {group!r} at a node {target!r}")
@@ -237,11 +226,11 @@ class GraphFlow(BaseGroupChat):
     nobody is left to speak, or as terminations and `max_turns` (which counts layers) say; after those the next run
     goes on where this one stopped.
 
+    Further arguments as for `BaseGroupChat`; a graph with a loop needs one of termination_condition and max_turns.
+
     Args:
         participants: agents or teams; those of the graph's nodes among them, by their names.
         graph: a `DiGraph`, or its JSON data.
-        name, description, termination_condition, max_turns, runtime, custom_message_types, emit_team_events: as for
-            `BaseGroupChat`. A graph with a loop needs one of termination_condition and max_turns.
     """
 
     manager_name = "GraphManager"

@@ -59,17 +59,15 @@ class MagenticOneGroupChat(BaseGroupChat):
 
     A new task begins afresh: the members forget the last one. A run without a task goes on with the last one.
 
+    Further arguments as for `BaseGroupChat`.
+
     Args:
         participants: agents or teams, with different names; their descriptions are what the orchestrator knows.
         model_client: the orchestrator's model.
-        name, description: for a team that is itself a participant.
         termination_condition: looks at every message and says when to stop; there is no final answer then.
         max_turns: after so many turns of members the final answer is given; None for no limit.
-        runtime: as for every team.
         max_stalls: after so many rounds without progress facts and plan are written again.
         final_answer_prompt: asks for the final answer; `{task}` in it stands for the task.
-        custom_message_types: accepted for AutoGen's sake.
-        emit_team_events: also say who speaks next.
     """
 
     manager_name = "MagenticOneOrchestrator"

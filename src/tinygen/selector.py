@@ -32,13 +32,12 @@ if TYPE_CHECKING:
     from .actors import AgentRuntime
     from .agents import BaseChatAgent
     from .conditions import TerminationCondition
-    from .messages import BaseAgentEvent, CreateResult, LLMMessage
+    from .messages import CreateResult, LLMMessage
     from .model_context import ChatCompletionContext
     from .models import ModelInfo
     from .runner import Undo
-    from .teams import Floor
+    from .teams import Floor, Message
 
-    Message = BaseAgentEvent | BaseChatMessage
     SelectorFunc = Callable[[Sequence[Message]], str | Awaitable[str | None] | None]
     CandidateFunc = Callable[[Sequence[Message]], list[str] | Awaitable[list[str]]]
 
@@ -182,8 +181,8 @@ class SelectorGroupChat(BaseGroupChat):
                 await self._context.load_state(state["model_context"])
             self._heard = len(self._thread)
 
-    def _mark(self) -> Undo:
-        undo_team, undo_context, heard = super()._mark(), self._context.checkpoint(), self._heard
+    async def _mark(self) -> Undo:
+        undo_team, undo_context, heard = await super()._mark(), self._context.checkpoint(), self._heard
 
         async def restore() -> None:
             await undo_team()

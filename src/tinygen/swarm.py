@@ -16,11 +16,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .conditions import TerminationCondition
-    from .messages import BaseAgentEvent, BaseChatMessage
+    from .messages import BaseChatMessage
     from .runner import TaskRunner
-    from .teams import Floor, Link
-
-    Message = BaseAgentEvent | BaseChatMessage
+    from .teams import Floor, Link, Message
 
 
 class Swarm(BaseGroupChat):
@@ -35,7 +33,7 @@ class Swarm(BaseGroupChat):
     """
 
     manager_name = "SwarmGroupChatManager"
-    _speaker = ""
+    _speaker: str
     _left_to: HandoffMessage | None = None  # who is not here; of this run only
 
     async def conduct(self, floor: Floor) -> Sequence[str]:
@@ -45,10 +43,11 @@ class Swarm(BaseGroupChat):
                 f"Handoff to {handoff.target!r:.80} from {handoff.source!r}: nobody of that name is in team "
                 f"{self.name!r}{did_you_mean(handoff.target, self._names)}"
             )
-        return (self._current(),)
+        return (self._speaker,)
 
     def check_members(self) -> None:
         first = self._participants[0]
+        self._speaker = first.name
         if isinstance(first, BaseChatAgent) and not _hands_over(first):
             raise ConfigError(
                 f"the first participant of a Swarm must be able to hand over; give {first.name!r} handoffs=[...], or "
@@ -109,7 +108,7 @@ class Swarm(BaseGroupChat):
             self._left_to = handoff
 
     def policy_state(self) -> dict[str, Any]:
-        state: dict[str, Any] = {"current_speaker": self._current()}
+        state: dict[str, Any] = {"current_speaker": self._speaker}
         if self._left_to is not None and self._turn:
             state["left_to"] = codec.encode(self._left_to)
         return state
@@ -130,9 +129,6 @@ class Swarm(BaseGroupChat):
         for last in self._thread[-1:]:  # AutoGen takes note of a handoff only when the next turn begins
             if isinstance(last, HandoffMessage) and last.target in self._names:
                 self._speaker = last.target
-
-    def _current(self) -> str:
-        return self._speaker or self._names[0]
 
 
 def _hands_over(agent: BaseChatAgent) -> bool:

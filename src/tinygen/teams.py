@@ -259,11 +259,7 @@ class BaseGroupChat(TaskRunner):
         return self._save_suspension({"type": "TeamState", "version": "1.0.0", "agent_states": states})
 
     async def checkpoint(self) -> Undo:
-        marks: list[Undo] = [self._mark()]
-        for participant in self._participants:
-            marks.append(await participant.checkpoint())
-        if self._termination is not None:
-            marks.append(await self._termination.checkpoint())
+        marks = [await self._mark(), *[await participant.checkpoint() for participant in self._participants]]
 
         async def restore() -> None:
             for undo in marks:
@@ -306,9 +302,7 @@ class BaseGroupChat(TaskRunner):
                 if run.begun:
                     await run.turn()
                     sent, run.inbox = run.inbox, []
-                marks.append(self._mark())
-                if self._termination is not None:
-                    marks.append(await self._termination.checkpoint())
+                marks.append(await self._mark())
                 if not run.begun:
                     reason = await self._deliver(run, task, output_task)
                 elif sent:
@@ -392,16 +386,19 @@ class BaseGroupChat(TaskRunner):
         if self._termination is not None:
             await self._termination.reset()
 
-    def _mark(self) -> Undo:
+    async def _mark(self) -> Undo:
         """How to take back what a turn changes in the team itself."""
         thread, length, turn, policy = self._thread, len(self._thread), self._turn, self.policy_state()
         buffers = [(name, messages, len(messages)) for name, messages in self._buffers.items()]
+        judging = await self._termination.checkpoint() if self._termination is not None else None
 
         async def restore() -> None:
             del thread[length:]
             self._thread, self._turn = thread, turn
             self._buffers = {name: messages[:length] for name, messages, length in buffers}
             self.set_policy_state(policy)
+            if judging is not None:
+                await judging()
 
         return restore
 
