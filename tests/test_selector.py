@@ -274,6 +274,12 @@ async def test_a_request_refused_for_another_reason_does_not_cost_the_schema(str
     assert [bool(request.json_output) for request in client.create_calls] == [True, False, True]
 
 
+async def test_what_is_blank_is_told_back_to_the_model_as_nothing() -> None:
+    client = model(" \n", "b")
+    assert sources(await trio(client, max_turns=1).run(task="go")) == ["b"]
+    assert [str(message.content) for message in client.create_calls[1].messages][1] == "(nothing)"
+
+
 async def test_a_refusal_after_words_were_streamed_is_not_asked_again() -> None:
     class Breaking(Deaf):
         async def create_stream(self, messages: Sequence[LLMMessage], **arguments: Any) -> Any:

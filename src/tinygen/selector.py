@@ -181,8 +181,8 @@ class SelectorGroupChat(BaseGroupChat):
                 await self._context.load_state(state["model_context"])
             self._heard = len(self._thread)
 
-    async def _mark(self) -> Undo:
-        undo_team, undo_context, heard = await super()._mark(), self._context.checkpoint(), self._heard
+    def _mark(self) -> Undo:
+        undo_team, undo_context, heard = super()._mark(), self._context.checkpoint(), self._heard
 
         async def restore() -> None:
             await undo_team()
@@ -215,7 +215,7 @@ class SelectorGroupChat(BaseGroupChat):
             named = self._named(answer)
             if len(named) == 1 and named[0] in candidates:
                 return named[0]
-            said = AssistantMessage(content=answer or "(nothing)", source="selector")
+            said = AssistantMessage(content=answer if answer.strip() else "(nothing)", source="selector")
             complaint = UserMessage(content=self._complaint(named, candidates), source="user")
             messages = [*messages, said, complaint]  # a list of its own: the journal holds the former
         fitting = [name for name in named if name in candidates]
