@@ -450,17 +450,6 @@ class Run:
             self.ledger.unpriced = True  # saved when only known prices were counted
         self.time = self.scope.time = time
 
-    async def at(self, name: str, work: Awaitable[T]) -> T:
-        """Do `work` in the current task, at a place below the current one."""
-        scope = current_scope() or self.scope
-        inside = scope.child(name)
-        token = source.set(inside)
-        try:
-            return await work
-        finally:
-            source.reset(token)
-            scope.time = inside.time
-
     async def _main(self, body: Callable[[Run], Awaitable[str | None]]) -> TaskResult:
         began = monotonic()
         event = self.scope.event = self.tell("run", "start", self.name, {}) if self.listeners else None

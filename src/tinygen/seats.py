@@ -11,7 +11,7 @@ from functools import partial
 from .actors import BaseAgent
 from .addresses import AgentId
 from .agents import BaseChatAgent
-from .clock import REAL
+from .clock import REAL, source
 from .errors import AgentFailed, ConfigError, did_you_mean
 from .messages import BaseAgentEvent, BaseChatMessage, HandoffMessage, Response, TaskResult, ToolCallExecutionEvent
 from .run import current_scope, fan_out, put_in_order
@@ -112,13 +112,12 @@ class Seats:
         """The participants of these names."""
         if len(speakers) > 1 and len(set(speakers)) < len(speakers):
             raise ConfigError(f"team {self._team!r} cannot let anybody speak twice side by side: {speakers}")
-        for name in speakers:
-            if name not in self._participants:
-                raise ConfigError(
-                    f"team {self._team!r} has no participant {name!r} who could speak next"
-                    f"{did_you_mean(str(name), self._participants)}"
-                )
-        return [self._participants[name] for name in speakers]
+        try:
+            return [self._participants[name] for name in speakers]
+        except KeyError as unknown:
+            name = unknown.args[0]
+            hint = did_you_mean(str(name), self._participants)
+            raise ConfigError(f"team {self._team!r} has no participant {name!r} who could speak next{hint}") from None
 
     async def ask(self, speakers: Sequence[str], unheard: dict[str, list[BaseChatMessage]], turn: int) -> list[Said]:
         """Let them speak, side by side; what they said, in the order of their names.
@@ -126,8 +125,14 @@ class Seats:
         What each has not heard yet is handed over, and gone from `unheard` with that.
         """
         if len(speakers) == 1:
-            name = speakers[0]
-            return [await self._run.at(name, self._ask(name, unheard, turn))]
+            here = current_scope() or self._run.scope
+            inside = here.child(speakers[0])
+            token = source.set(inside)
+            try:
+                return [await self._ask(speakers[0], unheard, turn)]
+            finally:
+                source.reset(token)
+                here.time = inside.time
         said: dict[str, list[Message]] = {name: [] for name in speakers}
         try:
             return await fan_out(

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 
 from .agents import BaseChatAgent, expect_state
 from .cancellation import CancellationToken
-from .conditions import TerminationCondition
+from .conditions import FunctionalTermination, TerminationCondition
 from .errors import ConfigError, DecodeError, StateError, Suspended
 from .messages import BaseAgentEvent, BaseChatMessage, SelectSpeakerEvent
 from .runner import TaskRunner
@@ -147,6 +147,8 @@ class BaseGroupChat(TaskRunner):
         self._participants = list(participants)
         self._names = [participant.name for participant in participants]
         self._termination = termination_condition
+        asking = termination_condition is not None and _may_wait(termination_condition)
+        self._asking = termination_condition if asking else None  # to be marked in every turn
         self._max_turns = max_turns
         self._runtime = runtime
         self._emit_team_events = emit_team_events
@@ -259,7 +261,9 @@ class BaseGroupChat(TaskRunner):
         return self._save_suspension({"type": "TeamState", "version": "1.0.0", "agent_states": states})
 
     async def checkpoint(self) -> Undo:
-        marks = [await self._mark(), *[await participant.checkpoint() for participant in self._participants]]
+        marks = [self._mark(), *[await participant.checkpoint() for participant in self._participants]]
+        if self._termination is not None:
+            marks.append(await self._termination.checkpoint())
 
         async def restore() -> None:
             for undo in marks:
@@ -302,7 +306,9 @@ class BaseGroupChat(TaskRunner):
                 if run.begun:
                     await run.turn()
                     sent, run.inbox = run.inbox, []
-                marks.append(await self._mark())
+                marks.append(self._mark())
+                if self._asking is not None:
+                    marks.append(await self._asking.checkpoint())
                 if not run.begun:
                     reason = await self._deliver(run, task, output_task)
                 elif sent:
@@ -348,24 +354,25 @@ class BaseGroupChat(TaskRunner):
                 run.emit(SelectSpeakerEvent(content=speakers, source=self.manager_name))
             said = await seats.ask(speakers, self._buffers, self._turn + 1)
             run.check()
-        for speaker, answer in zip(speakers, said, strict=True):
+        turns = list(zip(speakers, said, strict=True))
+        for speaker, answer in turns:
             self.note(speaker, answer.thread)  # if that fails, nobody has spoken
-        heard: list[BaseChatMessage] = list(floor.said)
         judged: list[Message] = list(floor.said)
-        for speaker, answer in zip(speakers, said, strict=True):
+        for speaker, answer in turns:
             self._thread.extend(answer.thread)
-            heard.extend(answer.heard)
             judged.extend(answer.judged)
             for name, buffer in self._buffers.items():
                 if name != speaker:
                     buffer.extend(answer.heard)
         if run.outer is not None:
-            run.heard.extend(heard)
+            run.heard.extend(floor.said)
+            for answer in said:
+                run.heard.extend(answer.heard)
             run.judged.extend(judged)
         if not speakers:
             return floor.reason
         self._turn += 1
-        reason = self.conclude(await self._judge(judged))
+        reason = self.conclude(await self._judge(judged) if self._termination is not None else None)
         return self._out_of_turns() if reason is None else reason
 
     def _out_of_turns(self) -> str | None:
@@ -386,19 +393,16 @@ class BaseGroupChat(TaskRunner):
         if self._termination is not None:
             await self._termination.reset()
 
-    async def _mark(self) -> Undo:
+    def _mark(self) -> Undo:
         """How to take back what a turn changes in the team itself."""
         thread, length, turn, policy = self._thread, len(self._thread), self._turn, self.policy_state()
-        buffers = [(name, messages, len(messages)) for name, messages in self._buffers.items()]
-        judging = await self._termination.checkpoint() if self._termination is not None else None
+        buffers, lengths = dict(self._buffers), [*map(len, self._buffers.values())]
 
         async def restore() -> None:
             del thread[length:]
             self._thread, self._turn = thread, turn
-            self._buffers = {name: messages[:length] for name, messages, length in buffers}
+            self._buffers = {name: buffers[name][:until] for name, until in zip(buffers, lengths, strict=True)}
             self.set_policy_state(policy)
-            if judging is not None:
-                await judging()
 
         return restore
 
@@ -464,6 +468,14 @@ def below(path: str) -> Iterator[None]:
         yield
     except DecodeError as error:
         raise StateError(f"{path}{error.path.removeprefix('$')}", error.problem) from error
+
+
+def _may_wait(condition: TerminationCondition) -> bool:
+    """Whether code of the user's judges, which can ask somebody who answers later."""
+    within = getattr(condition, "conditions", None)
+    if within is not None:
+        return any(map(_may_wait, within))
+    return isinstance(condition, FunctionalTermination) or type(condition).__module__ != TerminationCondition.__module__
 
 
 def _check_participants(team: str, participants: Sequence[Any], manager: str) -> None:
