@@ -19,7 +19,6 @@ from functools import lru_cache
 from . import magentic_prompts as prompts
 from .agents import current_token, expect_client
 from .errors import ConfigError, DecodeError, positive_int
-from .magentic_prompts import ORCHESTRATOR_FINAL_ANSWER_PROMPT
 from .messages import (
     AssistantMessage,
     BaseChatMessage,
@@ -84,7 +83,7 @@ class MagenticOneGroupChat(BaseGroupChat):
         max_turns: int | None = 20,
         runtime: AgentRuntime | None = None,
         max_stalls: int = 3,
-        final_answer_prompt: str = ORCHESTRATOR_FINAL_ANSWER_PROMPT,
+        final_answer_prompt: str = prompts.ORCHESTRATOR_FINAL_ANSWER_PROMPT,
         custom_message_types: Sequence[type[Message]] | None = None,
         emit_team_events: bool = False,
     ) -> None:

@@ -135,22 +135,16 @@ class Seats:
                 here.time = inside.time
         said: dict[str, list[Message]] = {name: [] for name in speakers}
         try:
-            return await fan_out(
-                [(name, partial(self._ask_apart, name, unheard, turn, said[name])) for name in speakers]
-            )
+            return await fan_out([(name, partial(self._ask, name, unheard, turn, said[name])) for name in speakers])
         finally:
             for name in speakers:  # whoever was faster
                 self._run.messages.extend(said[name])
 
-    async def _ask_apart(
-        self, name: str, unheard: dict[str, list[BaseChatMessage]], turn: int, said: list[Message]
+    async def _ask(
+        self, name: str, unheard: dict[str, list[BaseChatMessage]], turn: int, apart: list[Message] | None = None
     ) -> Said:
-        scope = current_scope()
-        assert scope is not None  # fan_out made it
-        scope.said = said
-        return await self._ask(name, unheard, turn)
-
-    async def _ask(self, name: str, unheard: dict[str, list[BaseChatMessage]], turn: int) -> Said:
+        if apart is not None and (scope := current_scope()) is not None:
+            scope.said = apart
         handed, unheard[name] = unheard[name], []
         try:
             said: Said = await self._runtime.send_message(YourTurn(list(handed)), self._ids[name])

@@ -48,7 +48,8 @@ class Swarm(BaseGroupChat):
     def check_members(self) -> None:
         first = self._participants[0]
         self._speaker = first.name
-        if isinstance(first, BaseChatAgent) and not _hands_over(first):
+        produced = first.produced_message_types if isinstance(first, BaseChatAgent) else (HandoffMessage,)
+        if not any(issubclass(kind, HandoffMessage) for kind in produced):
             raise ConfigError(
                 f"the first participant of a Swarm must be able to hand over; give {first.name!r} handoffs=[...], or "
                 f"HandoffMessage among its produced_message_types"
@@ -70,13 +71,9 @@ class Swarm(BaseGroupChat):
         """Members nobody hands over to, where every member says whom it can hand over to."""
         if not all(hasattr(each, "handoffs") for each in self._participants):
             return []
-        reached, following = set(), [self._names[0]]
-        members = dict(zip(self._names, self._participants))
-        while following:
-            name = following.pop()
-            if name in members and name not in reached:
-                reached.add(name)
-                following.extend(targets(members[name]))
+        links, reached = self.links(), [self._names[0]]
+        for name in reached:
+            reached += {target for source, target, _ in links if source == name and target} - {*reached}
         return [
             Finding.warning("unreachable", name, f"nobody hands over to {name!r}")
             for name in self._names
@@ -129,10 +126,6 @@ class Swarm(BaseGroupChat):
         for last in self._thread[-1:]:  # AutoGen takes note of a handoff only when the next turn begins
             if isinstance(last, HandoffMessage) and last.target in self._names:
                 self._speaker = last.target
-
-
-def _hands_over(agent: BaseChatAgent) -> bool:
-    return any(issubclass(kind, HandoffMessage) for kind in agent.produced_message_types)
 
 
 def targets(participant: TaskRunner) -> list[str]:
