@@ -177,6 +177,15 @@ async def test_what_is_sent_in_a_turn_that_is_cut_short_is_heard_in_the_next_run
     assert kind == "magentic" or "by the way" in member(team, "a").heard
 
 
+async def test_what_is_sent_and_does_not_fit_into_the_limit_is_heard_in_the_next_run() -> None:
+    team = RoundRobinGroupChat([Counter("a")], max_turns=1)
+    handle = team.start(task="go", limits=RunLimits(messages=1))
+    handle.send("by the way")
+    assert said(await handle) == ["go"]
+    await team.run()
+    assert member(team, "a").heard == ["go", "by the way"]
+
+
 # --- stop and cancel in the middle of a turn
 
 

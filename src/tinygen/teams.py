@@ -293,7 +293,7 @@ class BaseGroupChat(TaskRunner):
         return reason
 
     async def _converse(self, run: Run, seats: Seats, task: list[BaseChatMessage], output_task: bool) -> str:
-        """Deliver the task, then turn after turn until there is a reason to stop."""
+        """Deliver the task, which may be enough to stop; then turn after turn until there is a reason to."""
         if self._termination is not None and self._termination.terminated:
             return ALREADY_TERMINATED
         if not run.begun:
@@ -305,15 +305,18 @@ class BaseGroupChat(TaskRunner):
             try:
                 if run.begun:
                     await run.turn()
-                    sent, run.inbox = run.inbox, []
+                    sent = run.inbox[:]
                 marks.append(self._mark())
                 if self._asking is not None:
                     marks.append(await self._asking.checkpoint())
                 if not run.begun:
-                    reason = await self._deliver(run, task, output_task)
+                    self._hear(run, task, output_task)
+                    reason = await self._judge(task) if task else None
                 elif sent:
                     run.enter(f"sent {len(run.messages)}")
-                    reason = await self._deliver(run, sent, True)
+                    self._hear(run, sent, True)
+                    del run.inbox[: len(sent)]
+                    reason = await self._judge(sent)
                 else:
                     run.enter(f"turn {self._turn + 1}")
                     reason = await self._take_turn(run, seats, marks)
@@ -325,11 +328,6 @@ class BaseGroupChat(TaskRunner):
                 raise
             run.boundary()
         return reason
-
-    async def _deliver(self, run: Run, messages: list[BaseChatMessage], output: bool) -> str | None:
-        """Give everybody the messages of a task; they may already be enough to stop."""
-        self._hear(run, messages, output)
-        return await self._judge(messages) if messages else None
 
     def _hear(self, run: Run, messages: list[BaseChatMessage], output: bool) -> None:
         """Let everybody hear what comes from outside."""
