@@ -11,7 +11,7 @@ from functools import partial
 from .actors import BaseAgent
 from .addresses import AgentId
 from .agents import BaseChatAgent
-from .clock import REAL, source
+from .clock import REAL, new_id, source
 from .errors import AgentFailed, ConfigError, did_you_mean
 from .messages import BaseAgentEvent, BaseChatMessage, HandoffMessage, Response, TaskResult, ToolCallExecutionEvent
 from .run import current_scope, fan_out, put_in_order
@@ -92,9 +92,11 @@ class Seats:
         self._ids: dict[str, AgentId] = {}
 
     async def __aenter__(self) -> Seats:
-        runtime, key = self._runtime, REAL.new_id()  # two that go on from one state have all other ids in common
+        runtime, key = self._runtime, new_id()
         if self._own is not None:
             self._own.start()
+        else:
+            key = REAL.new_id()  # two that go on from one state have all other ids in common
         for name, participant in self._participants.items():
             seat = AgentId("tinygen.seat", f"{key}/{name}")
             await runtime.register_agent_instance(Seat(participant), seat)
