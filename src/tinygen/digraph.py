@@ -22,7 +22,7 @@ from .records import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from typing import Any, Literal, TypeAlias
 
     from typing_extensions import Self
@@ -131,11 +131,11 @@ class DiGraph(_Part, tagged=False):
                 into[edge.target].setdefault(edge.activation_group, []).append((name, edge))
         return into
 
-    def activation(self, target: str, edges: Iterable[tuple[str, DiGraphEdge]]) -> str:
-        """Whether "all" or "any" of a group of edges must be taken."""
-        if self.nodes[target].activation == "any":
-            return "any"
-        return next(edge.activation_condition for _, edge in edges)
+    def activation(self, target: str, edges: Sequence[tuple[str, DiGraphEdge]]) -> str:
+        """Whether "all" or "any" of a group of edges must be taken; a single one is all of them."""
+        if len(edges) < 2:
+            return "all"
+        return "any" if self.nodes[target].activation == "any" else edges[0][1].activation_condition
 
     def has_cycles(self) -> bool:
         """Whether any node can be reached from itself."""

@@ -69,7 +69,7 @@ class Walk:
             (target, group)
             for target, groups in self._groups.items()
             for group, edges in groups.items()
-            if len(edges) > 1 and graph.activation(target, edges) == "any"
+            if graph.activation(target, edges) == "any"
         }
         self._counted = {target for target, _ in self._any}  # nodes whose turns are told apart
         self._edges: dict[str, list[tuple[str, str, int]]] = {name: [] for name in graph.nodes}
@@ -316,8 +316,7 @@ class GraphFlow(BaseGroupChat):
         found: list[Link] = [(None, name, "") for name in into if name in starts]
         for name, node in self._graph.nodes.items():
             for edge in node.edges:
-                together = into[edge.target][edge.activation_group]
-                kind = self._graph.activation(edge.target, together) if len(together) > 1 else "all"
+                kind = self._graph.activation(edge.target, into[edge.target][edge.activation_group])
                 found.append((name, edge.target, " ".join(filter(None, (edge.label(), "(any)" * (kind == "any"))))))
         return found
 
