@@ -123,6 +123,21 @@ async def test_an_input_function_that_fails_fails_the_run_with_its_own_error() -
         await UserProxyAgent("user", input_func=ask).run(task="q")
 
 
+async def test_an_input_function_may_return_what_is_to_be_awaited() -> None:
+    async def ask() -> str:
+        return UserProxyAgent.InputRequestContext.request_id()
+
+    result = await UserProxyAgent("user", input_func=lambda prompt: ask()).run(task="q")
+
+    assert isinstance(result.messages[1], UserInputRequestedEvent)
+    assert result.messages[-1].to_text() == result.messages[1].request_id
+
+
+async def test_an_input_function_that_gives_no_text_is_named() -> None:
+    with pytest.raises(ConfigError, match="'user' .* got None from its input_func, which is not text"):
+        await UserProxyAgent("user", input_func=lambda prompt: None).run(task="q")
+
+
 async def test_a_person_asked_outside_a_run_is_left_alone_when_the_token_is_cancelled() -> None:
     asked = asyncio.Event()
 

@@ -349,17 +349,15 @@ class UserProxyAgent(BaseChatAgent):
         run, asker = _asking_run(), self._input_func
         if asker is None and run is not None:
             return str(await token.link_future(run.question(request_id)))
-        from .tools import run_in_thread
-
+        asker = asker or _read_line
         remember = self._request.set(request_id)
         try:
-            if asker is None:
-                return await run_in_thread(_read_line, prompt)
-            if inspect.iscoroutinefunction(asker) or inspect.iscoroutinefunction(type(asker).__call__):
-                return str(await asker(prompt, token))
-            return str(await run_in_thread(asker, prompt))
+            answer = await call_user(asker, *((prompt, token) if is_async(asker) else (prompt,)))
         finally:
             self._request.reset(remember)
+        if not isinstance(answer, str):
+            raise misbehaved(self, f"got {answer!r:.80} from its input_func, which is not text")
+        return answer
 
 
 def _read_line(prompt: str) -> str:
@@ -378,6 +376,21 @@ def _read_line(prompt: str) -> str:
     if not line and not byte:
         raise EOFError("there is nobody at the terminal to answer: end of input")
     return line.decode("utf-8", "replace").rstrip("\r")
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    """Whether a function, or an object that is called like one, is declared `async`."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+
+
+async def call_user(function: Callable[..., Any], *args: Any) -> Any:
+    """What a function of the user's gives: in a thread unless it is async, awaited if it returns an awaitable."""
+    if is_async(function):
+        return await function(*args)
+    from .tools import run_in_thread
+
+    answer = await run_in_thread(function, *args)
+    return await answer if inspect.isawaitable(answer) else answer
 
 
 def _asking_run() -> Run | None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 import warnings
-from inspect import isawaitable, iscoroutinefunction
 
 from . import codec
-from .agents import BaseChatAgent, as_seen_by, expect_client, expect_state, misbehaved
+from .agents import BaseChatAgent, as_seen_by, call_user, expect_client, expect_state, misbehaved
 from .assistant import STRUCTURED_ATTEMPTS, ModelTurn
 from .clock import new_id
 from .errors import ConfigError, DecodeError, StateError, Suspended, positive_int
@@ -31,7 +30,6 @@ from .messages import (
 from .model_context import given_context
 from .models import ask
 from .records import Record
-from .tools import run_in_thread
 from .tools.bounds import bounded
 from .transcript import fenced
 
@@ -245,11 +243,7 @@ class CodeExecutorAgent(BaseChatAgent):
         approve: Any = self._approval_func
 
         async def call() -> ApprovalResponse:
-            if iscoroutinefunction(approve) or iscoroutinefunction(getattr(approve, "__call__", None)):  # noqa: B004
-                answer = await approve(request)
-            else:
-                answer = await run_in_thread(approve, request)
-                answer = await answer if isawaitable(answer) else answer
+            answer = await call_user(approve, request)
             if not isinstance(answer, ApprovalResponse):
                 raise misbehaved(self, f"got {answer!r:.80} from its approval_func, which is not an ApprovalResponse")
             if not isinstance(answer.approved, bool):  # "no" would pass for a yes
