@@ -136,6 +136,26 @@ async def test_a_model_that_calls_forever_is_asked_a_last_time_without_tools() -
     await runtime.stop_when_idle()
 
 
+async def test_what_a_provider_wants_back_goes_back_with_the_results() -> None:
+    runtime = await started()
+    wanted = calls(("1", "add", '{"a": 1, "b": 2}'))
+    wanted.provider_data = {"gemini": {"signature": "s"}}
+    client = ReplayChatCompletionClient([wanted, "three"])
+    said = await tool_agent_caller_loop(runtime, TOOLS, client, QUESTION, SCHEMA)
+
+    assert said[0].provider_data == {"gemini": {"signature": "s"}}  # type: ignore[union-attr]
+    assert client.create_calls[1].messages[1] == said[0]
+    await runtime.stop_when_idle()
+
+
+async def test_a_model_that_calls_nothing_and_says_nothing_has_answered() -> None:
+    runtime = await started()
+    said = await tool_agent_caller_loop(runtime, TOOLS, ReplayChatCompletionClient([calls()]), QUESTION, SCHEMA)
+
+    assert said == [AssistantMessage(content="", source="assistant")]
+    await runtime.stop_when_idle()
+
+
 async def test_a_run_limits_and_ends_what_the_loop_does() -> None:
     runtime = await started()
     ends: list[Any] = []

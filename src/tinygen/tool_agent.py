@@ -20,6 +20,7 @@ from .models import ask
 from .routed import RoutedAgent, rpc
 from .run import fan_out
 from .tools import as_tool
+from .tools.results import error_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,22 +62,20 @@ class ToolAgent(RoutedAgent):
             raise ToolNotFoundException(
                 message.id, f"Error: there is no tool {message.name[:64]!r}{hint}", message.name
             )
-        failure: list[ToolException] = []
+        failure: ToolException | None = None
 
         async def call() -> FunctionExecutionResult:
+            nonlocal failure
             try:
-                content = await _call(tool, message, ctx.cancellation_token)
+                return _result(message, await _call(tool, message, ctx.cancellation_token))
             except ToolException as error:  # recorded as a result, so that a run executed again does not call again
-                failure.append(error)
-                content = error.content
-            return FunctionExecutionResult(
-                content=content, name=message.name, call_id=message.id, is_error=bool(failure)
-            )
+                failure = error
+                return _result(message, error.content, is_error=True)
 
         request = {"name": message.name, "arguments": message.arguments}
         result = await effect("tool", request, call, FunctionExecutionResult, name=message.name)
         if result.is_error:
-            raise failure[0] if failure else ToolExecutionException(message.id, result.content, message.name)
+            raise failure or ToolExecutionException(message.id, result.content, message.name)
         return result
 
 
@@ -88,9 +87,8 @@ async def _call(tool: Tool, call: FunctionCall, token: CancellationToken) -> str
         return tool.return_value_as_string(await tool.run_json(arguments, token, call.id))
     except DecodeError as error:
         raise InvalidToolArgumentsException(call.id, f"Error: {error}", call.name) from error
-    except Exception as error:
-        text = str(error) or type(error).__name__
-        raise ToolExecutionException(call.id, f"Error: {text}", call.name) from error
+    except (Exception, SystemExit) as error:
+        raise ToolExecutionException(call.id, f"Error: {error_text(error)}", call.name) from error
 
 
 async def tool_agent_caller_loop(
@@ -109,19 +107,24 @@ async def tool_agent_caller_loop(
     `max_tool_iterations` rounds of calls it is asked once more, without tools.
     """
     generated: list[LLMMessage] = []
-    for round in range(max_tool_iterations + 1):
-        tools = tool_schema if round < max_tool_iterations else ()
+    for left in range(max_tool_iterations, -1, -1):
+        tools = tool_schema if left else ()
         said = await ask(
             model_client, [*input_messages, *generated], tools=tools, cancellation_token=cancellation_token
         )
-        generated.append(AssistantMessage(content=said.content, thought=said.thought, source=caller_source))
-        if isinstance(said.content, str):
+        content = said.content or ""
+        generated.append(
+            AssistantMessage(
+                content=content, thought=said.thought, source=caller_source, provider_data=said.provider_data
+            )
+        )
+        if isinstance(content, str):
             break
         if tools:
             call = partial(_called, caller, tool_agent_id, cancellation_token)
-            results = await fan_out([(each.name, partial(call, each)) for each in said.content])
+            results = await fan_out([(each.name, partial(call, each)) for each in content])
         else:  # what it was not offered
-            results = [_error(each.id, "Error: no more tools can be called", each.name) for each in said.content]
+            results = [_result(each, "Error: no more tools can be called", is_error=True) for each in content]
         generated.append(FunctionExecutionResultMessage(content=results))
     return generated
 
@@ -132,9 +135,9 @@ async def _called(
     try:
         result: FunctionExecutionResult = await caller.send_message(call, tool_agent, cancellation_token=token)
     except ToolException as error:
-        return _error(error.call_id, error.content, error.name)
+        return _result(call, error.content, is_error=True)
     return result
 
 
-def _error(call_id: str, content: str, name: str) -> FunctionExecutionResult:
-    return FunctionExecutionResult(content=content, name=name, call_id=call_id, is_error=True)
+def _result(call: FunctionCall, content: str, *, is_error: bool = False) -> FunctionExecutionResult:
+    return FunctionExecutionResult(content=content, name=call.name, call_id=call.id, is_error=is_error)
