@@ -11,6 +11,7 @@ import pytest
 
 from agents_for_tests import Counter
 from tinygen import (
+    AgentTool,
     AssistantAgent,
     CancellationToken,
     ConfigError,
@@ -87,6 +88,18 @@ async def test_what_it_says_is_said_in_its_own_name() -> None:
         ("ModelClientStreamingChunkEvent", "outer"),
         ("TextMessage", "outer"),
     }
+
+
+async def test_a_namesake_of_the_wrapped_agent_in_its_tool_keeps_its_name() -> None:
+    model = ReplayChatCompletionClient([[FunctionCall("1", '{"task": "t"}', "inner")], "done"])
+    inner = AssistantAgent("inner", model, tools=[AgentTool(Counter("inner"))], max_tool_iterations=2)
+    result = await filtered(of("user"), agent=inner).run(task="go")
+    assert [(item.source, item.to_text()) for item in result.messages if item.type == "TextMessage"] == [
+        ("user", "go"),
+        ("user", "t"),
+        ("inner", "inner 1"),
+        ("outer", "done"),
+    ]
 
 
 async def test_its_answer_and_what_led_to_it_agree_without_streaming_too() -> None:

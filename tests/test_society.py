@@ -121,14 +121,15 @@ async def test_others_hear_the_answer_alone() -> None:
     assert other.heard == ["go", "answer"]
 
 
-async def test_the_talk_inside_does_not_end_the_outer_team() -> None:
-    inner = RoundRobinGroupChat([speaker("p", "TERMINATE")], max_turns=1)
+@pytest.mark.parametrize("member", ["p", "som"])
+async def test_the_talk_inside_does_not_end_the_outer_team(member: str) -> None:
+    inner = RoundRobinGroupChat([speaker(member, "TERMINATE")], max_turns=1)
     outer = RoundRobinGroupChat(
         [society("not yet", team=inner)], termination_condition=TextMentionTermination("TERMINATE"), max_turns=1
     )
     result = await outer.run(task="go")
     assert result.stop_reason == "Maximum number of turns 1 reached."
-    assert texts(result) == ["user: go", "p: TERMINATE", "som: not yet"]
+    assert texts(result) == ["user: go", f"{member}: TERMINATE", "som: not yet"]
 
 
 async def test_a_failure_inside_names_the_way_to_the_agent_and_the_team_begins_anew() -> None:

@@ -163,6 +163,17 @@ async def test_what_an_agent_used_as_a_tool_says_does_not_end_the_outer_team(con
     assert said(result) == ["user: q", "user: inner task", "sub: TERMINATE", "manager: not finished"]
 
 
+@pytest.mark.parametrize("as_team", [False, True])
+async def test_an_agent_in_a_tool_that_has_its_callers_name_is_not_taken_for_it(as_team: bool) -> None:
+    inside = speaker("lead", "TERMINATE", "TERMINATE")
+    tool = TeamTool(RoundRobinGroupChat([inside], max_turns=1), "sub", "helps") if as_team else AgentTool(inside)
+    lead = manager(calling((tool.name, "inner task"), then="not finished"), tool, name="lead")
+    team = RoundRobinGroupChat([lead], termination_condition=TextMentionTermination("TERMINATE"), max_turns=1)
+    result = await team.run(task="q")
+    assert result.stop_reason == "Maximum number of turns 1 reached."
+    assert said(result) == ["user: q", "user: inner task", "lead: TERMINATE", "lead: not finished"]
+
+
 async def test_the_others_in_a_team_hear_only_the_answer() -> None:
     other = Counter("other")
     team = RoundRobinGroupChat([manager(calling(("sub", "inner")), AgentTool(speaker("sub"))), other], max_turns=2)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import re
 import sys
 from collections import deque
 from contextvars import ContextVar
@@ -44,14 +45,17 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
     from typing import Any
 
-    from .messages import LLMMessage
+    from .messages import BaseMessage, LLMMessage
     from .models import ChatCompletionClient
-    from .run import Run
+    from .run import Run, Scope
     from .runner import Undo
 
     Said = BaseAgentEvent | BaseChatMessage | Response
 
 _COPIED = (list, dict, set, deque)  # what `copy` makes another of that holds the same
+
+
+_DEEPER = re.compile("/tool |/turn ")  # in the ids of what is said in tools and teams
 
 
 class BaseChatAgent(TaskRunner):
@@ -409,6 +413,14 @@ async def last_response(stream: AsyncGenerator[Said, None]) -> Response:
     if response is None:
         raise ConfigError("an agent ended its turn without a Response")
     return response
+
+
+def own(message: BaseMessage, name: str, scope: Scope | None) -> bool:
+    """Whether an agent of this name, at work in `scope`, said this: not a namesake in a tool or a team of its own."""
+    if getattr(message, "source", None) != name:
+        return False
+    place = "" if scope is None else f"{scope.run.uid}:{scope.place}"
+    return not (place and _DEEPER.search(message.id, len(place)))  # an id begins with the place it was made at
 
 
 def expect_client(client: Any) -> None:

@@ -10,7 +10,7 @@ from functools import partial
 
 from .actors import BaseAgent
 from .addresses import AgentId
-from .agents import BaseChatAgent
+from .agents import BaseChatAgent, own
 from .clock import REAL, new_id, source
 from .errors import AgentFailed, ConfigError, did_you_mean
 from .messages import BaseAgentEvent, BaseChatMessage, HandoffMessage, Response, TaskResult, ToolCallExecutionEvent
@@ -60,7 +60,7 @@ class Seat(BaseAgent):
             raise ConfigError(f"the seat of {self._participant.name!r} only takes turns of its team's run")
         if isinstance(self._participant, BaseChatAgent):
             response = await self._participant.take_turn(message.messages, scope.run)
-            return _from_agent(self._participant.name, response)
+            return _from_agent(self._participant.name, response, scope)
         return await self._inner_team(self._participant, message.messages, scope)
 
     @staticmethod
@@ -172,17 +172,17 @@ def _for_members(message: BaseChatMessage, members: Sequence[str]) -> BaseChatMe
     return message
 
 
-def _from_agent(name: str, response: Response) -> Said:
+def _from_agent(name: str, response: Response, scope: Scope) -> Said:
     """An agent's answer. What others said on its behalf (an agent used as a tool) is not judged as its own."""
     inner, answer = response.inner_messages, [response.chat_message]
     if not inner:
         return Said(answer, answer, answer)
     said = [*inner, response.chat_message]
-    own = [message for message in inner if message.source == name]
-    if len(own) < len(inner):
-        others = [m for m in inner if m.source != name and isinstance(m, BaseChatMessage)]
-        own = [_unquoted(event, others) if isinstance(event, ToolCallExecutionEvent) else event for event in own]
-    return Said(thread=said, heard=answer, judged=[*own, response.chat_message])
+    judged = [message for message in inner if own(message, name, scope)]
+    if len(judged) < len(inner):
+        others = [m for m in inner if isinstance(m, BaseChatMessage) and not own(m, name, scope)]
+        judged = [_unquoted(m, others) if isinstance(m, ToolCallExecutionEvent) else m for m in judged]
+    return Said(thread=said, heard=answer, judged=[*judged, response.chat_message])
 
 
 def _unquoted(event: ToolCallExecutionEvent, others: Sequence[BaseChatMessage]) -> ToolCallExecutionEvent:
