@@ -85,6 +85,8 @@ def test_a_name_that_is_no_identifier_is_refused(name: Any) -> None:
         ({"tools": [add], "handoffs": ["add"]}, "a tool and a handoff named 'add'"),
         ({"max_tool_iterations": 0}, "max_tool_iterations must be a whole number above 0"),
         ({"memory": 5}, "memory must be a list"),
+        ({"handoffs": "bob"}, "handoffs of 'a' must be a list, not 'bob'"),
+        ({"workbench": 5}, "workbench of 'a' must be a Workbench or several, not 5"),
     ],
 )
 def test_wrong_constructor_arguments_are_refused(arguments: dict[str, Any], problem: str) -> None:

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
     from typing import Any
 
-    from .messages import BaseMessage, LLMMessage
+    from .messages import LLMMessage
     from .models import ChatCompletionClient
     from .run import Run, Scope
     from .runner import Undo
@@ -415,9 +415,9 @@ async def last_response(stream: AsyncGenerator[Said, None]) -> Response:
     return response
 
 
-def own(message: BaseMessage, name: str, scope: Scope | None) -> bool:
+def own(message: BaseAgentEvent | BaseChatMessage, name: str, scope: Scope | None) -> bool:
     """Whether an agent of this name, at work in `scope`, said this: not a namesake in a tool or a team of its own."""
-    if getattr(message, "source", None) != name:
+    if message.source != name:
         return False
     place = "" if scope is None else f"{scope.run.uid}:{scope.place}"
     return not (place and _DEEPER.search(message.id, len(place)))  # an id begins with the place it was made at

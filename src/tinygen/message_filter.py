@@ -6,7 +6,7 @@ from contextlib import aclosing
 
 from .agents import BaseChatAgent, expect_state, own
 from .errors import AlreadyRunning, ConfigError, StateError
-from .messages import BaseChatMessage, BaseMessage, HandoffMessage, Response
+from .messages import BaseAgentEvent, BaseChatMessage, HandoffMessage, Response
 from .records import Record
 from .run import current_scope
 
@@ -153,6 +153,6 @@ class MessageFilterAgent(BaseChatAgent):
         if isinstance(item, Response):
             inner = item.inner_messages and [self._in_own_name(each) for each in item.inner_messages]
             return Response(chat_message=self._in_own_name(item.chat_message), inner_messages=inner)
-        if isinstance(item, BaseMessage) and own(item, self._wrapped_agent.name, current_scope()):
+        if isinstance(item, (BaseAgentEvent, BaseChatMessage)) and own(item, self._wrapped_agent.name, current_scope()):
             return item.model_copy(update={"source": self.name})
         return item

@@ -76,10 +76,12 @@ class Toolbox:
             raise ConfigError("Tools cannot be used with a workbench.")
         if not isinstance(tools, (list, tuple, type(None))):
             raise ConfigError(f"tools of {agent!r} must be a list, not {tools!r:.80}")
+        if isinstance(handoffs, str):
+            raise ConfigError(f"handoffs of {agent!r} must be a list, not {handoffs!r:.80}")
         made = [as_tool(tool, f"tools[{at}] of {agent!r}") for at, tool in enumerate(tools or ())]
         self.workbenches: list[Workbench]
         if workbench is not None:
-            self.workbenches = [workbench] if isinstance(workbench, Workbench) else list(workbench)
+            self.workbenches = list(workbench) if hasattr(workbench, "__iter__") else [workbench]
             for each in self.workbenches:
                 if not isinstance(each, Workbench):
                     raise ConfigError(f"workbench of {agent!r} must be a Workbench or several, not {each!r:.80}")
