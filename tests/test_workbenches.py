@@ -20,6 +20,7 @@ from tinygen import (
     FunctionTool,
     ReplayChatCompletionClient,
     RunLimits,
+    StateError,
     StaticStreamWorkbench,
     StaticWorkbench,
     StreamWorkbench,
@@ -213,6 +214,28 @@ async def test_a_call_counts_once_whether_it_was_suspended_or_stood_beside_one(
     assert (await one.run(task="q")).messages[-1].to_text() == "1\n1!\n2"
     saved: Any = await one.save_state()
     assert saved["workbenches"][0]["tools"] == {"plain": {"count": 2}, "asking": {"count": 1}}
+
+
+async def test_a_workbench_goes_back_to_a_state_in_which_it_had_nothing_to_say() -> None:
+    class Notes(StaticWorkbench):
+        kept: dict[str, Any] = {}
+
+        async def save_state(self) -> dict[str, Any]:
+            return self.kept
+
+        async def load_state(self, state: Any) -> None:
+            self.kept = dict(state)
+
+    workbench = Notes([])
+    one = agent(workbench, "t")
+    fresh = await one.save_state()
+    workbench.kept = {"note": "x"}
+    with pytest.raises(StateError, match="memories"):
+        await one.load_state({**fresh, "memories": 5})
+    assert workbench.kept == {"note": "x"}
+
+    await one.load_state(fresh)
+    assert workbench.kept == {}
 
 
 async def test_reset_lets_tools_that_can_forget_do_so() -> None:

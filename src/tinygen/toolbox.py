@@ -13,7 +13,7 @@ from .errors import ConfigError, StateError
 from .journal import effect, effect_stream
 from .messages import BaseAgentEvent, BaseChatMessage, FunctionExecutionResult
 from .records import Record
-from .tools import FunctionTool, StaticStreamWorkbench, StreamWorkbench, ToolResult, Workbench, as_tool
+from .tools import FunctionTool, StaticStreamWorkbench, StaticWorkbench, StreamWorkbench, ToolResult, Workbench, as_tool
 from .tools.results import parse_arguments
 
 TYPE_CHECKING = False
@@ -213,7 +213,7 @@ class Toolbox:
         """The states of the workbenches that sessions renew; none if no one has something to say."""
         kept = [workbench for workbench in self.workbenches if workbench.renewable]
         states = [dict(await workbench.save_state()) for workbench in kept]
-        return states if any(_says_something(state) for state in states) else []
+        return states if any(map(_remembers, kept, states)) else []
 
     async def load_state(self, states: Any) -> None:
         """Take over what `save_state` returned. Raises `StateError`."""
@@ -247,5 +247,8 @@ def _same_items(one: Sequence[Sequence[Any]], other: Sequence[Sequence[Any]]) ->
     return len(one) == len(other) and all(len(a) == len(b) and all(map(operator.is_, a, b)) for a, b in zip(one, other))
 
 
-def _says_something(state: Mapping[str, Any]) -> bool:
-    return any(key not in ("type", "version") and value not in ({}, [], None) for key, value in state.items())
+def _remembers(workbench: Workbench, state: Mapping[str, Any]) -> bool:
+    """Whether a workbench has something to say of itself, now or later."""
+    if isinstance(workbench, StaticWorkbench):
+        return bool(state.get("tools", True))
+    return type(workbench).save_state is not Workbench.save_state
