@@ -491,6 +491,37 @@ async def test_a_streamed_thought_belongs_to_its_thought_event_and_the_text_to_t
     assert (text.content, text.thought, text.full_message_id) == ("four", False, said[-2].id)
 
 
+async def test_pieces_of_a_refused_answer_are_not_those_of_the_one_that_is_taken() -> None:
+    agent = AssistantAgent("a", model('{"x": "no"}', '{"x": 1}'), output_content_type=Out, model_client_stream=True)
+
+    said = [item async for item in agent.run_stream(task="q")]
+
+    pieces: dict[str | None, str] = {}
+    for item in said:
+        if isinstance(item, ModelClientStreamingChunkEvent):
+            pieces[item.full_message_id] = pieces.get(item.full_message_id, "") + item.content
+    assert list(pieces.values()) == ['{"x": "no"}', '{"x": 1}'] and list(pieces)[1] == said[-2].id
+
+
+async def test_pieces_said_before_a_call_are_not_those_of_the_answer() -> None:
+    first = CreateResult(
+        finish_reason="function_calls", content=[call()], thought="hm", usage=RequestUsage(1, 1), cached=False
+    )
+    agent = AssistantAgent("a", model(first, "four"), tools=[add], reflect_on_tool_use=True, model_client_stream=True)
+
+    said = [item async for item in agent.run_stream(task="q")]
+
+    ids = {item.content: item.full_message_id for item in said if isinstance(item, ModelClientStreamingChunkEvent)}
+    assert ids.pop("four") == said[-2].id
+    assert said[-2].id not in ids.values()
+
+
+async def test_an_empty_list_of_calls_is_no_answer_of_a_promised_form() -> None:
+    nothing = CreateResult(finish_reason="stop", content=[], usage=RequestUsage(1, 1), cached=False)
+    answer = (await AssistantAgent("a", model(nothing, '{"x": 1}'), output_content_type=Out).run(task="q")).messages[-1]
+    assert isinstance(answer, StructuredMessage) and answer.content == Out(1)
+
+
 async def test_provider_data_of_an_answer_goes_back_with_the_next_request() -> None:
     answer = CreateResult(
         finish_reason="stop", content="hi", usage=RequestUsage(1, 1), cached=False, provider_data={"p": {"sig": "s"}}

@@ -34,7 +34,6 @@ from .messages import (
     Response,
     TextMessage,
     UserInputRequestedEvent,
-    remove_images,
 )
 from .records import Record
 from .run import current_scope, put_in_order
@@ -45,8 +44,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
     from typing import Any
 
-    from .messages import LLMMessage
-    from .models import ChatCompletionClient
     from .run import Run, Scope
     from .runner import Undo
 
@@ -67,6 +64,7 @@ class BaseChatAgent(TaskRunner):
     """
 
     component_type = "agent"
+    _state_type = "BaseState"
     _turn_of: Run | None = None
     opaque = False
     """Set to True in a class whose turn is not determined by its messages and effects: its whole turn is then one
@@ -116,7 +114,7 @@ class BaseChatAgent(TaskRunner):
 
     async def save_state(self) -> Mapping[str, Any]:
         """What `load_state` needs to go on elsewhere, as JSON data."""
-        return self._save_suspension({"type": "BaseState", "version": "1.0.0"})
+        return self._save_suspension({"type": self._state_type, "version": "1.0.0", **await self._state_fields()})
 
     async def reset(self) -> None:
         await self._idle()
@@ -152,32 +150,21 @@ class BaseChatAgent(TaskRunner):
 
         return restore
 
-    def mark_context(self, known: type) -> Undo:
-        """How to go back to what its context holds now; in a subclass of `known`, to its attributes too."""
-        undo_context = self._model_context.checkpoint()  # type: ignore[attr-defined]
-        undo_attributes = self.mark_attributes() if type(self) is not known else None
-
-        async def restore() -> None:
-            if undo_attributes is not None:
-                await undo_attributes()
-            undo_context()
-
-        return restore
-
     async def take_turn(self, messages: Sequence[BaseChatMessage], run: Run) -> Response:
-        """Answer `messages` as part of `run`: says there what it says. Raises `AlreadyRunning` in mid-turn."""
+        """Answer `messages` as part of `run`, in a scope of it; says there what it says.
+
+        Raises `AlreadyRunning` in mid-turn.
+        """
         if self._at_work:
             raise AlreadyRunning(self.name)
         self._turn_of = run
         scope = current_scope()
-        if scope is not None:
-            scope.agent = self.name
+        assert scope is not None
+        scope.agent = self.name
+        mark, outer, event = len(scope.said), scope.event, ""
         failed: dict[str, Any] = {}
-        said = scope.said if scope is not None and scope.run is run else run.messages
-        mark = len(said)
-        event, began = (run.tell("agent", "start", self.name, {}), monotonic()) if run.listeners else (None, 0.0)
-        outer = scope.event if scope is not None else None
-        if scope is not None and event is not None:
+        if run.listeners:
+            event, began = run.tell("agent", "start", self.name, {}), monotonic()
             scope.event = event
         try:
             response = await (self._opaque_turn(messages, run) if self.opaque else self._turn(messages, run.emit))
@@ -188,15 +175,19 @@ class BaseChatAgent(TaskRunner):
         finally:
             if self._turn_of is run:
                 self._turn_of = None
-            if scope is not None and event is not None:
+            if event:
                 scope.event = outer
                 run.tell("agent", "end", self.name, failed, event=event, duration=monotonic() - began)
-        put_in_order(said, mark, response.inner_messages or ())
+        put_in_order(scope.said, mark, response.inner_messages or ())
         run.emit(response.chat_message)
         return response
 
+    async def _state_fields(self) -> dict[str, Any]:
+        """What its state holds, by key."""
+        return {}
+
     async def _load(self, state: Mapping[str, Any]) -> None:
-        expect_state(state, "BaseState")
+        expect_state(state, self._state_type)
 
     @property
     def _at_work(self) -> bool:
@@ -429,11 +420,6 @@ def expect_client(client: Any) -> None:
         raise ConfigError(f"model_client must be a ChatCompletionClient, not {client!r:.80}")
 
 
-def as_seen_by(client: ChatCompletionClient, messages: list[LLMMessage]) -> list[LLMMessage]:
-    """What this model can be sent: one without eyes gets a word for each picture."""
-    return messages if client.model_info["vision"] else remove_images(messages)
-
-
 def current_token() -> CancellationToken:
     """The token of the current run, cancelled when it is; outside a run one that nobody cancels."""
     scope = current_scope()
@@ -452,8 +438,13 @@ def expect_states(state: Mapping[str, Any], key: str, number: int) -> list[Any]:
     return states or []
 
 
-def expect_state(state: Any, type_name: str, *keys: str, path: str = "$") -> Mapping[str, Any]:
-    """Check the head of a state: its type, its version, and that it has no key but `keys`. Raises `StateError`."""
+def expect_state(state: Any, type_name: str, *keys: str, needed: str = "", path: str = "$") -> Mapping[str, Any]:
+    """Check the head of a state: its type, its version, and its keys. Raises `StateError`.
+
+    Args:
+        keys: those it may have; `needed` is one that it must have.
+        path: where it stands in the whole.
+    """
     if not isinstance(state, dict):
         raise StateError(path, f"expected an object with the state of a {type_name}, not {state!r:.80}")
     if state.get("type", type_name) != type_name:
@@ -461,6 +452,8 @@ def expect_state(state: Any, type_name: str, *keys: str, path: str = "$") -> Map
     if state.get("version", "1.0.0") != "1.0.0":
         raise StateError(f"{path}.version", f"this version of tinygen reads '1.0.0', not {state['version']!r:.80}")
     for key in state:
-        if key not in keys and key not in ("type", "version", "suspended"):
+        if key not in keys and key not in ("type", "version", "suspended", needed):
             raise StateError(path, f"unknown key {key!r:.80} in the state of a {type_name}")
+    if needed and needed not in state:
+        raise StateError(path, f"{needed!r} is missing")
     return state

@@ -6,10 +6,9 @@ import asyncio
 import logging
 from functools import partial
 
-from .agents import BaseChatAgent, as_seen_by, expect_client, expect_state, expect_states
+from .agents import expect_client, expect_state, expect_states
 from .cancellation import CancellationToken
-from .clock import new_id
-from .errors import ConfigError, DecodeError, ProtocolError, StateError, Suspended, positive_int
+from .errors import ConfigError, DecodeError, Suspended, positive_int
 from .journal import effect
 from .memory import Memory, Recalled
 from .messages import (
@@ -21,20 +20,15 @@ from .messages import (
     FunctionExecutionResultMessage,
     HandoffMessage,
     MemoryQueryEvent,
-    ModelClientStreamingChunkEvent,
     Response,
     StructuredMessage,
     SystemMessage,
     TextMessage,
-    ThoughtChunk,
-    ThoughtEvent,
     ToolCallExecutionEvent,
     ToolCallRequestEvent,
     ToolCallSummaryMessage,
-    UserMessage,
 )
-from .model_context import given_context
-from .models import ask, ask_stream
+from .model_turn import ModelAgent, ModelTurn
 from .run import Output, current_scope, fan_out, settled
 
 TYPE_CHECKING = False
@@ -55,10 +49,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("tinygen.agents")
 _hinted = False
 
-STRUCTURED_ATTEMPTS = 3  # how often a model is asked for an answer of the promised shape
 
-
-class AssistantAgent(BaseChatAgent):
+class AssistantAgent(ModelAgent):
     """An agent that answers with a model, and lets it call tools and hand over to others.
 
         agent = AssistantAgent("helper", OpenAIChatCompletionClient(model="gpt-4o"), tools=[get_weather])
@@ -86,6 +78,7 @@ class AssistantAgent(BaseChatAgent):
     """
 
     component_version = 2  # as AutoGen's
+    _state_type = "AssistantAgentState"
 
     @classmethod
     def _config_types(cls) -> Mapping[str, Any]:
@@ -119,16 +112,14 @@ class AssistantAgent(BaseChatAgent):
         memory: Sequence[Memory] | None = None,
         metadata: dict[str, str] | None = None,
     ) -> None:
-        super().__init__(name, description)
+        super().__init__(name, description, model_client, model_context, model_client_stream)
         if not isinstance(memory, (list, tuple, type(None))) or not all(
             isinstance(each, Memory) for each in memory or ()
         ):
             raise ConfigError(f"memory must be a list of Memory objects, not {memory!r:.80}")
         expect_client(model_client)
         _check_format(tool_call_summary_format)
-        self._model_client = model_client
         self._system_message = system_message
-        self._model_client_stream = model_client_stream
         self._reflect = output_content_type is not None if reflect_on_tool_use is None else reflect_on_tool_use
         self._max_tool_iterations = positive_int("max_tool_iterations", max_tool_iterations)
         self._summary_format = tool_call_summary_format
@@ -140,16 +131,10 @@ class AssistantAgent(BaseChatAgent):
         self._message_type = None if output_content_type is None else StructuredMessage[output_content_type]  # type: ignore[valid-type]
         self._memory = list(memory or ())
         self._metadata = metadata or {}
-        self._model_context = given_context(model_context)
         self._instructed: SystemMessage | None = None
         self._toolbox: Toolbox | None = None
         if tools is not None or workbench is not None or handoffs:
-            self._toolbox = self._make_toolbox(tools, workbench, handoffs)
-
-    @property
-    def model_context(self) -> ChatCompletionContext:
-        """What the model sees of the conversation."""
-        return self._model_context
+            self._tools(tools, workbench, handoffs)
 
     @property
     def handoffs(self) -> Sequence[Handoff]:
@@ -171,22 +156,14 @@ class AssistantAgent(BaseChatAgent):
         return _Turn(self, cancellation_token).play(messages)
 
     async def on_reset(self, cancellation_token: CancellationToken) -> None:
-        await self._model_context.clear()
-        if self._toolbox is not None:
-            await self._reset_tools(self._toolbox)
-        self._suspension = None
-
-    async def save_state(self) -> Mapping[str, Any]:
-        state: dict[str, Any] = {
-            "type": "AssistantAgentState",
-            "version": "1.0.0",
-            "llm_context": dict(await self._model_context.save_state()),
-        }
-        if self._toolbox is not None and (tools := await self._toolbox.save_state()):
-            state["workbenches"] = tools
-        if memories := [dict(await memory.save_state()) for memory in self._memory if memory.renewable]:
-            state["memories"] = memories
-        return self._save_suspension(state)
+        await super().on_reset(cancellation_token)
+        if self._toolbox is None:
+            return
+        scope = current_scope()
+        if scope is None or scope.run.ending:
+            await self._toolbox.reset()
+        else:  # an effect, as their calls are: a turn that is executed again repeats neither
+            await effect("reset", {"agent": self.name}, self._toolbox.reset, name=self.name)
 
     async def close(self) -> None:
         if self._toolbox is not None:
@@ -195,34 +172,16 @@ class AssistantAgent(BaseChatAgent):
     async def checkpoint(self) -> Undo:
         return self.mark_context(AssistantAgent)  # what tools remember is taken back with their calls
 
-    def _tools(self) -> Toolbox:
-        if self._toolbox is None:
-            self._toolbox = self._make_toolbox()
-        return self._toolbox
-
-    async def _reset_tools(self, toolbox: Toolbox) -> None:
-        """In a run an effect, as their calls are: a turn that is executed again repeats neither."""
-        scope = current_scope()
-        if scope is None or scope.run.ending:
-            await toolbox.reset()
-        else:
-            await effect("reset", {"agent": self.name}, toolbox.reset, name=self.name)
-
-    def _make_toolbox(self, tools: Any = None, workbench: Any = None, handoffs: Any = None) -> Toolbox:
-        from .toolbox import Toolbox  # an assistant without tools needs none of what comes with it
-
-        return Toolbox(self.name, self._model_client, tools, workbench, handoffs)
-
-    def _instruction(self, text: str) -> SystemMessage:
-        """The same message as long as the text is the same: clients keep what they made of it."""
-        if self._instructed is None or self._instructed.content != text:
-            self._instructed = SystemMessage(content=text)
-        return self._instructed
+    async def _state_fields(self) -> dict[str, Any]:
+        state = await super()._state_fields()
+        if self._toolbox is not None and (tools := await self._toolbox.save_state()):
+            state["workbenches"] = tools
+        if memories := [dict(await memory.save_state()) for memory in self._memory if memory.renewable]:
+            state["memories"] = memories
+        return state
 
     async def _load(self, state: Mapping[str, Any]) -> None:
-        expect_state(state, "AssistantAgentState", "llm_context", "workbenches", "memories")
-        if "llm_context" not in state:
-            raise StateError("$", "'llm_context' is missing")
+        expect_state(state, self._state_type, "workbenches", "memories", needed="llm_context")
         await self._model_context.load_state(state["llm_context"])
         if "workbenches" in state:
             await self._tools().load_state(state["workbenches"])
@@ -230,108 +189,19 @@ class AssistantAgent(BaseChatAgent):
         for memory, saved in zip(memories, expect_states(state, "memories", len(memories))):
             await memory.load_state(saved)
 
+    def _tools(self, tools: Any = None, workbench: Any = None, handoffs: Any = None) -> Toolbox:
+        """What its model may call. An assistant without tools needs none of what comes with it, so it is made late."""
+        if self._toolbox is None:
+            from .toolbox import Toolbox
 
-class ModelTurn:
-    """One turn of an agent that has a model and a context: what it asks, and what it says on the way."""
+            self._toolbox = Toolbox(self.name, self._model_client, tools, workbench, handoffs)
+        return self._toolbox
 
-    agent: Any
-
-    def __init__(self, agent: Any, token: CancellationToken) -> None:
-        self.agent = agent
-        self.token = token
-        self.context: ChatCompletionContext = agent._model_context
-        self.inner: list[BaseAgentEvent | BaseChatMessage] = []
-        self.instructions: list[LLMMessage] = []
-        self.message_id = new_id()
-        self.thought_id: str | None = None  # of the thought whose pieces were streamed
-
-    async def hear(self, messages: Sequence[BaseChatMessage]) -> None:
-        """Take into the context what the agent is given."""
-        for message in messages:
-            if isinstance(message, HandoffMessage):
-                for known in message.context:
-                    await self.context.add_message(known)
-            await self.context.add_message(message.to_model_message())
-
-    async def ask(self, **arguments: Any) -> CreateResult:
-        """The model's answer; it is asked again if it breaks a promise of shape."""
-        client, correction = self.agent._model_client, None
-        for attempt in range(STRUCTURED_ATTEMPTS):
-            messages = await self._conversation(correction)
-            result = await ask(client, messages, cancellation_token=self.token, **arguments)
-            if (correction := self._correction(result, attempt)) is None:
-                break
-        return result
-
-    async def ask_streaming(self, **arguments: Any) -> AsyncGenerator[Any, None]:
-        """The same with a chunk event for each piece, the answer last."""
-        client, correction = self.agent._model_client, None
-        for attempt in range(STRUCTURED_ATTEMPTS):
-            result: Any = None
-            messages = await self._conversation(correction)
-            async for piece in ask_stream(client, messages, cancellation_token=self.token, **arguments):
-                if isinstance(piece, str):
-                    yield self._chunk(piece)
-                else:
-                    result = piece
-            if (correction := self._correction(result, attempt)) is None:
-                break
-        yield result
-
-    async def _conversation(self, correction: Sequence[LLMMessage] | None) -> list[LLMMessage]:
-        messages = [*self.instructions, *await self.context.get_messages(), *(correction or ())]
-        return as_seen_by(self.agent._model_client, messages)
-
-    def _correction(self, result: Any, attempt: int) -> list[LLMMessage] | None:
-        """What to tell the model about its answer; None if that is as it should be. Raises `ProtocolError` at last."""
-        agent = self.agent
-        if not isinstance(result, CreateResult):
-            raise ProtocolError(f"the model of agent {agent.name!r} gave {result!r:.80} instead of a CreateResult")
-        problem = self._wrong_shape(result)
-        if problem is None:
-            return None
-        if attempt + 1 == STRUCTURED_ATTEMPTS:
-            raise ProtocolError(
-                f"the model of agent {agent.name!r} did not give a valid {agent._output_type.__name__} "
-                f"in {STRUCTURED_ATTEMPTS} attempts: {problem}",
-                partial=str(result.content),
-            )
-        return [
-            AssistantMessage(content=str(result.content), source=agent.name),
-            UserMessage(content=f"This does not have the required form: {problem}. Answer again.", source="user"),
-        ]
-
-    def _wrong_shape(self, result: CreateResult) -> str | None:
-        """What is wrong with the form of an answer that was promised one."""
-        return None
-
-    def _said(self, content: str | list[FunctionCall], result: CreateResult) -> AssistantMessage:
-        return AssistantMessage(
-            content=content, thought=result.thought, source=self.agent.name, provider_data=result.provider_data
-        )
-
-    def _chunk(self, piece: str) -> ModelClientStreamingChunkEvent:
-        if isinstance(piece, ThoughtChunk):
-            self.thought_id = self.thought_id or new_id()
-            return ModelClientStreamingChunkEvent(
-                content=str(piece), source=self.agent.name, full_message_id=self.thought_id, thought=True
-            )
-        return ModelClientStreamingChunkEvent(content=piece, source=self.agent.name, full_message_id=self.message_id)
-
-    def _thought(self, result: CreateResult) -> ThoughtEvent | None:
-        if not result.thought:
-            return None
-        identity, self.thought_id = self.thought_id, None
-        if identity is None:  # whatever was streamed was the thought
-            identity, self.message_id = self.message_id, new_id()
-        event = ThoughtEvent(content=result.thought, source=self.agent.name, id=identity)
-        self.inner.append(event)
-        return event
-
-    def _inner(self, event: Any) -> Any:
-        if not isinstance(event, ModelClientStreamingChunkEvent):
-            self.inner.append(event)
-        return event
+    def _instruction(self, text: str) -> SystemMessage:
+        """The same message as long as the text is the same: clients keep what they made of it."""
+        if self._instructed is None or self._instructed.content != text:
+            self._instructed = SystemMessage(content=text)
+        return self._instructed
 
 
 class _Turn(ModelTurn):
@@ -341,38 +211,30 @@ class _Turn(ModelTurn):
 
     def __init__(self, agent: AssistantAgent, token: CancellationToken) -> None:
         super().__init__(agent, token)
-        self.toolbox = agent._toolbox
+        self.form = agent._output_type
         self.calls: list[FunctionCall] = []
         self.results: list[FunctionExecutionResult] = []
+        self.value: Any = None  # what the last answer holds, if that was promised a form
 
     async def play(self, messages: Sequence[BaseChatMessage]) -> AsyncGenerator[Said, None]:
         agent = self.agent
-        await self.hear(messages)
+        await agent._hear(messages)
         if remembered := await self._instruct():
             yield self._inner(MemoryQueryEvent(content=remembered, source=agent.name))
-        result: CreateResult
         for left in range(agent._max_tool_iterations, -1, -1):  # the last time without tools
             if not left and not agent._reflect:
                 break
-            request = await self._request(offer_tools=left > 0)
-            if agent._model_client_stream:
-                async for item in self.ask_streaming(**request):
-                    if isinstance(item, ModelClientStreamingChunkEvent):
-                        yield item
-                    else:
-                        result = item
-            else:
-                result = await self.ask(**request)
-            if thought := self._thought(result):
-                yield thought
-            if isinstance(result.content, str) or (left and not result.content):
-                yield await self._answer(result)
+            async for event in self.ask(**await self._request(offer_tools=left > 0)):
+                yield event
+            said = self.result.content
+            if isinstance(said, str) or (left and not said):
+                yield await self._answer()
                 return
             if not left:
                 break
-            async for event in self._use_tools(result):
-                yield event
-            if handoff := self._hand_off(result):
+            async for item in self._use_tools(said):
+                yield item
+            if handoff := self._hand_off(said):
                 yield handoff
                 return
         yield self._summary()
@@ -395,51 +257,48 @@ class _Turn(ModelTurn):
 
     async def _request(self, *, offer_tools: bool) -> dict[str, Any]:
         """What the model is asked, beside the conversation."""
-        arguments: dict[str, Any] = {"json_output": self.agent._output_type}
+        toolbox = self.agent._toolbox
+        arguments: dict[str, Any] = {"json_output": self.form}
         if offer_tools:
-            arguments["tools"] = await self.toolbox.schemas() if self.toolbox is not None else ()
+            arguments["tools"] = await toolbox.schemas() if toolbox is not None else ()
         elif self.calls:
             arguments["tool_choice"] = "none"
         return arguments
 
-    def _wrong_shape(self, result: CreateResult) -> str | None:
-        if self.agent._output_type is None or not isinstance(result.content, str):
+    def problem(self, result: CreateResult) -> str | None:
+        content = result.content or ""
+        if self.form is None or not isinstance(content, str):
             return None
+        from . import codec
+
         try:
-            self._structured(result.content)
+            self.value = codec.decode(self.form, codec.loads(content), mode="arguments")
         except DecodeError as error:
             return str(error)
         return None
 
-    def _structured(self, text: str) -> Any:
-        from . import codec
-
-        return codec.decode(self.agent._output_type, codec.loads(text), mode="arguments")
-
-    async def _answer(self, result: CreateResult) -> Response:
-        agent = self.agent
-        text = result.content if isinstance(result.content, str) else ""
-        await self.context.add_message(self._said(text, result))
+    async def _answer(self) -> Response:
+        agent, text, usage = self.agent, self.text, self.result.usage
+        await self.context.add_message(self._said(text))
         message: BaseChatMessage
         if agent._message_type is None:
-            message = TextMessage(content=text, source=agent.name, models_usage=result.usage, id=self.message_id)
+            message = TextMessage(content=text, source=agent.name, models_usage=usage, id=self.message_id)
         else:
             message = agent._message_type(
-                content=self._structured(text),
+                content=self.value,
                 format_string=agent._output_format,
                 source=agent.name,
-                models_usage=result.usage,
+                models_usage=usage,
                 id=self.message_id,
             )
         return Response(chat_message=message, inner_messages=self.inner)
 
-    async def _use_tools(self, result: CreateResult) -> AsyncGenerator[BaseAgentEvent | BaseChatMessage, None]:
+    async def _use_tools(self, calls: list[FunctionCall]) -> AsyncGenerator[BaseAgentEvent | BaseChatMessage, None]:
         """Call the tools side by side. Call and results enter the context together, also when this is cut short."""
-        calls: list[FunctionCall] = result.content  # type: ignore[assignment]
-        done: dict[int, FunctionExecutionResult] = {}
-        toolbox = self.toolbox = self.agent._tools()  # also for a model that calls what it was not offered
+        name, done = self.agent.name, dict[int, FunctionExecutionResult]()
+        toolbox = self.agent._tools()  # also for a model that calls what it was not offered
         try:
-            yield self._inner(ToolCallRequestEvent(content=calls, source=self.agent.name, models_usage=result.usage))
+            yield self._inner(ToolCallRequestEvent(content=calls, source=name, models_usage=self.result.usage))
             if any(toolbox.streams(call.name) for call in calls):
                 async for event in self._call_streaming(toolbox, calls, done):
                     yield event
@@ -448,13 +307,12 @@ class _Turn(ModelTurn):
         except Suspended:
             raise
         except BaseException:
-            await self._remember(result, calls, done)
+            await self._remember(calls, done)
             raise
-        await self._remember(result, calls, done)
-        results = [done[at] for at in range(len(calls))]
+        results = await self._remember(calls, done)
         self.calls.extend(calls)
         self.results.extend(results)
-        yield self._inner(ToolCallExecutionEvent(content=results, source=self.agent.name))
+        yield self._inner(ToolCallExecutionEvent(content=results, source=name))
 
     async def _call_all(
         self,
@@ -469,14 +327,11 @@ class _Turn(ModelTurn):
             token = CancellationToken(token)
             token.watched = True
 
-        def branch(at: int, call: FunctionCall) -> tuple[str, Callable[[], Any]]:
-            async def make() -> None:
-                done[at] = await toolbox.call(call, token, say, kept[at] if kept else None)
-
-            return f"tool {call.name[:64]}", make
+        async def make(at: int, call: FunctionCall) -> None:
+            done[at] = await toolbox.call(call, token, say, kept[at] if kept else None)
 
         try:
-            await fan_out([branch(at, call) for at, call in enumerate(calls)], token)
+            await fan_out([(f"tool {call.name[:64]}", partial(make, at, call)) for at, call in enumerate(calls)], token)
         finally:
             if token is not self.token:
                 token.close()
@@ -501,22 +356,23 @@ class _Turn(ModelTurn):
                 self._inner(item)
 
     async def _remember(
-        self, result: CreateResult, calls: Sequence[FunctionCall], done: Mapping[int, FunctionExecutionResult]
-    ) -> None:
+        self, calls: list[FunctionCall], done: Mapping[int, FunctionExecutionResult]
+    ) -> list[FunctionExecutionResult]:
+        """Take the calls into the context, with the results that there are; returns these."""
         cut = "Error: the call was stopped before it ended; whether it had an effect is unknown."
         results = [
             done.get(at) or FunctionExecutionResult(content=cut, name=call.name, call_id=call.id, is_error=True)
             for at, call in enumerate(calls)
         ]
-        await self.context.add_message(self._said(list(calls), result))
+        await self.context.add_message(self._said(calls))
         await self.context.add_message(FunctionExecutionResultMessage(content=results))
+        return results
 
-    def _hand_off(self, result: CreateResult) -> Response | None:
+    def _hand_off(self, calls: Sequence[FunctionCall]) -> Response | None:
         """The response that hands over, if a handoff was among the calls just made."""
-        handoffs = self.toolbox.handoffs if self.toolbox is not None else {}
+        handoffs = self.agent._tools().handoffs
         if not handoffs:
             return None
-        calls: list[FunctionCall] = result.content  # type: ignore[assignment]
         made = list(zip(calls, self.results[-len(calls) :], strict=True))
         chosen = [(call, answer) for call, answer in made if call.name in handoffs and not answer.is_error]
         if not chosen:
@@ -527,10 +383,10 @@ class _Turn(ModelTurn):
         context: list[LLMMessage] = []
         name = self.agent.name
         if others:
-            context.append(self._said([call for call, _ in others], result))
+            context.append(self._said([call for call, _ in others]))
             context.append(FunctionExecutionResultMessage(content=[answer for _, answer in others]))
-        elif result.thought:
-            context.append(AssistantMessage(content=result.thought, source=name))
+        elif self.result.thought:
+            context.append(AssistantMessage(content=self.result.thought, source=name))
         call, answer = chosen[0]
         message = HandoffMessage(
             content=answer.content, target=handoffs[call.name].target, source=name, context=context

@@ -6,28 +6,24 @@ import re
 import warnings
 
 from . import codec
-from .agents import BaseChatAgent, as_seen_by, call_user, expect_client, expect_state, misbehaved
-from .assistant import STRUCTURED_ATTEMPTS, ModelTurn
+from .agents import call_user, expect_client, expect_state, misbehaved
 from .clock import new_id
-from .errors import ConfigError, DecodeError, StateError, Suspended, positive_int
+from .errors import ConfigError, DecodeError, Suspended, positive_int
 from .journal import effect
 from .messages import (
-    AssistantMessage,
     BaseChatMessage,
     CodeBlock,
     CodeExecutionEvent,
     CodeGenerationEvent,
     CodeResult,
-    CreateResult,
     LLMMessage,
-    ModelClientStreamingChunkEvent,
     RequestUsage,
     Response,
     SystemMessage,
     TextMessage,
     UserMessage,
 )
-from .model_context import given_context
+from .model_turn import STRUCTURED_ATTEMPTS, ModelAgent, ModelTurn
 from .models import ask
 from .records import Record
 from .tools.bounds import bounded
@@ -75,7 +71,7 @@ class RetryDecision(Record, tagged=False):
     retry: bool
 
 
-class CodeExecutorAgent(BaseChatAgent):
+class CodeExecutorAgent(ModelAgent):
     """An agent that executes the code blocks of the messages it gets, or with a model those that this writes.
 
         def allow(request: ApprovalRequest) -> ApprovalResponse:
@@ -100,6 +96,7 @@ class CodeExecutorAgent(BaseChatAgent):
         approval_func: asked before code is executed; sync or async, of an `ApprovalRequest`.
     """
 
+    _state_type = "CodeExecutorAgentState"
     DEFAULT_TERMINAL_DESCRIPTION = (
         "A terminal that does nothing but run code: Python in ```python blocks, shell scripts in ```sh blocks."
     )
@@ -130,7 +127,8 @@ class CodeExecutorAgent(BaseChatAgent):
         approval_func: ApprovalFuncType | None = None,
     ) -> None:
         default = self.DEFAULT_TERMINAL_DESCRIPTION if model_client is None else self.DEFAULT_AGENT_DESCRIPTION
-        super().__init__(name, default if description is None else description)
+        description = default if description is None else description
+        super().__init__(name, description, model_client, model_context, model_client_stream)
         if not hasattr(code_executor, "execute_code_blocks"):
             raise ConfigError(f"code_executor must be a CodeExecutor, not {code_executor!r:.80}")
         if model_client is not None:
@@ -144,9 +142,6 @@ class CodeExecutorAgent(BaseChatAgent):
                 stacklevel=2,
             )
         self._code_executor = code_executor
-        self._model_client = model_client
-        self._model_context = given_context(model_context)
-        self._model_client_stream = model_client_stream
         self._max_retries = positive_int("max_retries_on_error", max_retries_on_error, or_zero=True)
         self._instructions = [] if system_message is None else [SystemMessage(content=system_message)]
         self._sources = _texts("sources", sources)
@@ -154,11 +149,6 @@ class CodeExecutorAgent(BaseChatAgent):
             each.lower() for each in _texts("supported_languages", supported_languages) or ("python", "sh")
         }
         self._approval_func = approval_func
-
-    @property
-    def model_context(self) -> ChatCompletionContext:
-        """What the model sees of the conversation."""
-        return self._model_context
 
     @property
     def produced_message_types(self) -> Sequence[type[BaseChatMessage]]:
@@ -192,19 +182,6 @@ class CodeExecutorAgent(BaseChatAgent):
         """Execute code, if it is approved."""
         return await self._execute(code_blocks, await self._model_context.get_messages(), cancellation_token)
 
-    async def on_reset(self, cancellation_token: CancellationToken) -> None:
-        await self._model_context.clear()
-        self._suspension = None
-
-    async def save_state(self) -> Mapping[str, Any]:
-        return self._save_suspension(
-            {
-                "type": "CodeExecutorAgentState",
-                "version": "1.0.0",
-                "llm_context": dict(await self._model_context.save_state()),
-            }
-        )
-
     async def close(self) -> None:
         await self._code_executor.stop()
 
@@ -213,12 +190,10 @@ class CodeExecutorAgent(BaseChatAgent):
 
     async def _load(self, state: Mapping[str, Any]) -> None:
         if isinstance(state, dict) and state.get("type") == "BaseState":  # AutoGen saves no more than that
-            await super()._load(state)
+            expect_state(state, "BaseState")
             await self._model_context.clear()
             return
-        expect_state(state, "CodeExecutorAgentState", "llm_context")
-        if "llm_context" not in state:
-            raise StateError("$", "'llm_context' is missing")
+        expect_state(state, self._state_type, needed="llm_context")
         await self._model_context.load_state(state["llm_context"])
 
     async def _execute(
@@ -260,7 +235,6 @@ class _Turn(ModelTurn):
     """One turn with a model: write code, execute it, correct it, say what came of it."""
 
     agent: CodeExecutorAgent
-    result: CreateResult  # what the model said last
 
     def __init__(self, agent: CodeExecutorAgent, token: CancellationToken) -> None:
         super().__init__(agent, token)
@@ -269,15 +243,15 @@ class _Turn(ModelTurn):
 
     async def play(self, messages: Sequence[BaseChatMessage]) -> AsyncGenerator[Said, None]:
         agent = self.agent
-        await self.hear(messages)
+        await agent._hear(messages)
         for attempt in range(agent._max_retries + 1):
             async for event in self._write():
                 yield event
-            blocks = code_blocks(self._text(), agent._languages)
+            blocks = code_blocks(self.text, agent._languages)
             if not blocks:
                 yield self._answer()
                 return
-            yield self._generated(attempt, self._text(), blocks, self.message_id)
+            yield self._generated(attempt, self.text, blocks, self.message_id)
             outcome = await self._execute(blocks)
             yield self._inner(CodeExecutionEvent(retry_attempt=attempt, result=outcome, source=agent.name))
             if outcome.exit_code == 0 or attempt == agent._max_retries:
@@ -293,44 +267,30 @@ class _Turn(ModelTurn):
         yield self._answer()
 
     async def _write(self) -> AsyncGenerator[Said, None]:
-        """Let the model go on: chunk events if the agent streams, and its thought."""
-        self.message_id = new_id()
-        if self.agent._model_client_stream:
-            async for item in self.ask_streaming():
-                if isinstance(item, ModelClientStreamingChunkEvent):
-                    yield item
-                else:
-                    self.result = item
-        else:
-            self.result = await self.ask()
+        """Let the model go on, and take what it says into the context."""
+        async for event in self.ask():
+            yield event
         self.spent += self.result.usage
-        if thought := self._thought(self.result):
-            yield thought
-        await self.context.add_message(self._said(self._text(), self.result))
-
-    def _text(self) -> str:
-        return self.result.content if isinstance(self.result.content, str) else ""
+        await self.context.add_message(self._said(self.text))
 
     def _usage(self) -> RequestUsage:
         usage, self.spent = self.spent, RequestUsage(0, 0)
         return usage
 
     def _generated(self, attempt: int, text: str, blocks: list[CodeBlock], id: str) -> CodeGenerationEvent:
-        event = CodeGenerationEvent(
-            retry_attempt=attempt,
-            content=text,
-            code_blocks=blocks,
-            source=self.agent.name,
-            models_usage=self._usage(),
-            id=id,
+        return self._inner(
+            CodeGenerationEvent(
+                retry_attempt=attempt,
+                content=text,
+                code_blocks=blocks,
+                source=self.agent.name,
+                models_usage=self._usage(),
+                id=id,
+            )
         )
-        self.inner.append(event)
-        return event
 
     def _answer(self) -> Response:
-        message = TextMessage(
-            content=self._text(), source=self.agent.name, models_usage=self._usage(), id=self.message_id
-        )
+        message = TextMessage(content=self.text, source=self.agent.name, models_usage=self._usage(), id=self.message_id)
         return Response(chat_message=message, inner_messages=self.inner)
 
     async def _execute(self, blocks: list[CodeBlock]) -> CodeResult:
@@ -350,14 +310,12 @@ class _Turn(ModelTurn):
     async def _decide(self) -> RetryDecision:
         """Whether the model wants to try again; not if it cannot say so in the form that is asked for."""
         client = self.agent._model_client
-        assert client is not None
         info = client.model_info
         form = RetryDecision if info.get("structured_output") else True if info.get("json_output") else None
         question: list[LLMMessage] = [UserMessage(content=_RETRY, source=self.agent.name)]
-        problem = ""
         for _ in range(STRUCTURED_ATTEMPTS):
-            messages = [*self.instructions, *await self.context.get_messages(), *question]
-            result = await ask(client, as_seen_by(client, messages), json_output=form, cancellation_token=self.token)
+            messages = await self.conversation(question)
+            result = await ask(client, messages, json_output=form, cancellation_token=self.token)
             self.spent += result.usage
             text = str(result.content)
             try:
@@ -365,11 +323,7 @@ class _Turn(ModelTurn):
                 return codec.decode(RetryDecision, found, mode="arguments")  # type: ignore[no-any-return]
             except DecodeError as error:
                 problem = str(error)
-                again = f"This does not have the required form: {problem}. Answer again."
-                question += [
-                    AssistantMessage(content=text, source=self.agent.name),
-                    UserMessage(content=again, source=self.agent.name),
-                ]
+            question += self.correction(result, problem)
         return RetryDecision(reason=f"no decision in the required form: {problem}", retry=False)
 
 

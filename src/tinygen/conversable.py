@@ -45,6 +45,8 @@ class ConversableProxy(BaseChatAgent):
         description: who the person is.
     """
 
+    _state_type = "ConversableProxyState"
+
     def __init__(
         self,
         name: str,
@@ -130,10 +132,6 @@ class ConversableProxy(BaseChatAgent):
     async def on_reset(self, cancellation_token: CancellationToken) -> None:
         self._replies = 0
 
-    async def save_state(self) -> Mapping[str, Any]:
-        state = {"type": "ConversableProxyState", "version": "1.0.0", "auto_replies": self._replies}
-        return self._save_suspension(state)
-
     async def close(self) -> None:
         if self._terminal is not None:
             await self._terminal.close()
@@ -141,8 +139,11 @@ class ConversableProxy(BaseChatAgent):
     async def checkpoint(self) -> Undo:
         return self.mark_attributes()
 
+    async def _state_fields(self) -> dict[str, Any]:
+        return {"auto_replies": self._replies}
+
     async def _load(self, state: Mapping[str, Any]) -> None:
-        replies = expect_state(state, "ConversableProxyState", "auto_replies").get("auto_replies")
+        replies = expect_state(state, self._state_type, "auto_replies").get("auto_replies")
         if type(replies) is not int or replies < 0:
             raise StateError("$.auto_replies", f"expected a whole number from 0, not {replies!r:.80}")
         self._replies = replies

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import aclosing
 
 from .agents import BaseChatAgent, expect_state, own
-from .errors import AlreadyRunning, ConfigError, StateError
+from .errors import AlreadyRunning, ConfigError
 from .messages import BaseAgentEvent, BaseChatMessage, HandoffMessage, Response
 from .records import Record
 from .run import current_scope
@@ -57,6 +57,8 @@ class MessageFilterAgent(BaseChatAgent):
         filter: what it gets to hear.
     """
 
+    _state_type = "MessageFilterAgentState"
+
     @classmethod
     def _config_types(cls) -> Mapping[str, Any]:
         return {"filter": MessageFilterConfig}
@@ -103,10 +105,6 @@ class MessageFilterAgent(BaseChatAgent):
     async def on_resume(self, cancellation_token: CancellationToken) -> None:
         await self._wrapped_agent.on_resume(cancellation_token)
 
-    async def save_state(self) -> Mapping[str, Any]:
-        state = {"type": "MessageFilterAgentState", "version": "1.0.0"}
-        return self._save_suspension({**state, "wrapped_agent_state": dict(await self._wrapped_agent.save_state())})
-
     async def close(self) -> None:
         await self._wrapped_agent.close()
 
@@ -119,14 +117,15 @@ class MessageFilterAgent(BaseChatAgent):
 
         return restore
 
+    async def _state_fields(self) -> dict[str, Any]:
+        return {"wrapped_agent_state": dict(await self._wrapped_agent.save_state())}
+
     async def _load(self, state: Mapping[str, Any]) -> None:
         if isinstance(state, dict) and state.get("type") == "BaseState":  # AutoGen saved nothing of it
-            await super()._load(state)
+            expect_state(state, "BaseState")
             await self._wrapped_agent.reset()
             return
-        expect_state(state, "MessageFilterAgentState", "wrapped_agent_state")
-        if "wrapped_agent_state" not in state:
-            raise StateError("$", "'wrapped_agent_state' is missing")
+        expect_state(state, self._state_type, needed="wrapped_agent_state")
         await self._wrapped_agent.load_state(state["wrapped_agent_state"])
 
     def _parts(self) -> Sequence[TaskRunner]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import aclosing
 
-from .agents import BaseChatAgent, as_seen_by, expect_client, expect_state
+from .agents import expect_client, expect_state
 from .errors import ConfigError, Suspended
 from .messages import (
     AssistantMessage,
@@ -17,7 +17,7 @@ from .messages import (
     TextMessage,
     UserMessage,
 )
-from .model_context import given_context
+from .model_turn import ModelAgent
 from .models import ask
 from .runner import TaskRunner
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 NO_RESPONSE = "No response."
 
 
-class SocietyOfMindAgent(BaseChatAgent):
+class SocietyOfMindAgent(ModelAgent):
     """An agent that lets a team work on what it is asked, and answers for it with one message.
 
         inner = RoundRobinGroupChat([writer, critic], termination_condition=TextMentionTermination("APPROVE"))
@@ -55,6 +55,7 @@ class SocietyOfMindAgent(BaseChatAgent):
         model_context: what the team is told of earlier tasks and answers; all of them if left out.
     """
 
+    _state_type = "SocietyOfMindAgentState"
     DEFAULT_DESCRIPTION = "An agent that answers with the work of a team of agents."
     DEFAULT_INSTRUCTION = (
         "A request was made to you, and you and your team have worked on it. This is the request, and what was said "
@@ -75,20 +76,13 @@ class SocietyOfMindAgent(BaseChatAgent):
         response_prompt: str = DEFAULT_RESPONSE_PROMPT,
         model_context: ChatCompletionContext | None = None,
     ) -> None:
-        super().__init__(name, description)
+        super().__init__(name, description, model_client, model_context)
         if not isinstance(team, TaskRunner):
             raise ConfigError(f"team of {name!r} must be a team, not {team!r:.80}")
         expect_client(model_client)
         self._team = team
-        self._model_client = model_client
         self._instruction = instruction
         self._response_prompt = response_prompt
-        self._model_context = given_context(model_context)
-
-    @property
-    def model_context(self) -> ChatCompletionContext:
-        """What the team is told of earlier tasks and answers."""
-        return self._model_context
 
     @property
     def produced_message_types(self) -> Sequence[type[BaseChatMessage]]:
@@ -99,7 +93,7 @@ class SocietyOfMindAgent(BaseChatAgent):
     ) -> AsyncGenerator[Said, None]:
         asked = [_for_all(message) for message in messages]
         undo, task = self._model_context.checkpoint(), [*await self._background(), *asked]
-        await self._remember(asked)
+        await self._hear(asked)
         inner: list[BaseAgentEvent | BaseChatMessage] = []
         try:
             async with aclosing(self._ask_team(task, cancellation_token)) as stream:
@@ -121,23 +115,13 @@ class SocietyOfMindAgent(BaseChatAgent):
 
     async def on_reset(self, cancellation_token: CancellationToken) -> None:
         await self._team.reset()
-        await self._model_context.clear()
+        await super().on_reset(cancellation_token)
 
     async def on_pause(self, cancellation_token: CancellationToken) -> None:
         await self._team.on_pause(cancellation_token)
 
     async def on_resume(self, cancellation_token: CancellationToken) -> None:
         await self._team.on_resume(cancellation_token)
-
-    async def save_state(self) -> Mapping[str, Any]:
-        return self._save_suspension(
-            {
-                "type": "SocietyOfMindAgentState",
-                "version": "1.0.0",
-                "inner_team_state": dict(await self._team.save_state()),
-                "llm_context": dict(await self._model_context.save_state()),
-            }
-        )
 
     async def checkpoint(self) -> Undo:
         return self.mark_context(SocietyOfMindAgent)  # the run of the team is taken back by the run it is part of
@@ -175,22 +159,18 @@ class SocietyOfMindAgent(BaseChatAgent):
             *(message.to_model_message() for message in (*asked, *said)),
             self._prompt(self._response_prompt, several),
         ]
-        result = await ask(self._model_client, as_seen_by(self._model_client, transcript), cancellation_token=token)
+        result = await ask(self._model_client, self._as_seen(transcript), cancellation_token=token)
         text = result.content if isinstance(result.content, str) and result.content.strip() else said[-1].to_text()
         return TextMessage(content=text, source=self.name, models_usage=result.usage)
 
     def _prompt(self, text: str, as_system: bool) -> LLMMessage:
         return SystemMessage(content=text) if as_system else UserMessage(content=text, source=self.name)
 
-    async def _remember(self, asked: Sequence[BaseChatMessage]) -> None:
-        for message in asked:
-            if isinstance(message, HandoffMessage):
-                for known in message.context:
-                    await self._model_context.add_message(known)
-            await self._model_context.add_message(message.to_model_message())
+    async def _state_fields(self) -> dict[str, Any]:
+        return {"inner_team_state": dict(await self._team.save_state()), **await super()._state_fields()}
 
     async def _load(self, state: Mapping[str, Any]) -> None:
-        expect_state(state, "SocietyOfMindAgentState", "inner_team_state", "llm_context")
+        expect_state(state, self._state_type, "inner_team_state", "llm_context")
         await self._team.load_state(state.get("inner_team_state", {}))
         if "llm_context" in state:
             await self._model_context.load_state(state["llm_context"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import operator
 import re
 from contextlib import aclosing
 from functools import partial
@@ -114,8 +113,8 @@ class Toolbox:
         if not self.workbenches and not self.handoffs:
             return ()
         listed = [await workbench.list_tools() for workbench in self.workbenches]
-        if not self._schemas or not _same_items(listed, self._listed):
-            self._listed = [list(schemas) for schemas in listed]
+        if not self._schemas or listed != self._listed:
+            self._listed = [schemas[:] for schemas in listed]
             self._owners = {}
             self._schemas = []
             for workbench, schemas in zip(self.workbenches, listed, strict=True):
@@ -240,11 +239,6 @@ def _told(call: FunctionCall, result: ToolResult) -> FunctionExecutionResult:
     return FunctionExecutionResult(
         content=result.to_text(), name=call.name, call_id=call.id, is_error=result.is_error, images=result.images()
     )
-
-
-def _same_items(one: Sequence[Sequence[Any]], other: Sequence[Sequence[Any]]) -> bool:
-    """Whether two lists of lists hold the very same objects."""
-    return len(one) == len(other) and all(len(a) == len(b) and all(map(operator.is_, a, b)) for a, b in zip(one, other))
 
 
 def _remembers(workbench: Workbench, state: Mapping[str, Any]) -> bool:
