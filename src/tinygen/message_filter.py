@@ -99,12 +99,6 @@ class MessageFilterAgent(BaseChatAgent):
     async def on_reset(self, cancellation_token: CancellationToken) -> None:
         await self._wrapped_agent.reset()
 
-    async def on_pause(self, cancellation_token: CancellationToken) -> None:
-        await self._wrapped_agent.on_pause(cancellation_token)
-
-    async def on_resume(self, cancellation_token: CancellationToken) -> None:
-        await self._wrapped_agent.on_resume(cancellation_token)
-
     async def close(self) -> None:
         await self._wrapped_agent.close()
 

@@ -140,9 +140,13 @@ class TaskRunner(Component):
 
     async def on_pause(self, cancellation_token: CancellationToken) -> None:
         """The team it is in was paused."""
+        for part in self._parts():
+            await part.on_pause(cancellation_token)
 
     async def on_resume(self, cancellation_token: CancellationToken) -> None:
         """The team it is in goes on."""
+        for part in self._parts():
+            await part.on_resume(cancellation_token)
 
     async def checkpoint(self) -> Undo:
         """Mark this moment; the function returned goes back to it. Used when a turn is suspended."""

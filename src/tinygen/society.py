@@ -92,16 +92,24 @@ class SocietyOfMindAgent(ModelAgent):
         self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken
     ) -> AsyncGenerator[Said, None]:
         asked = [_for_all(message) for message in messages]
-        undo, task = self._model_context.checkpoint(), [*await self._background(), *asked]
+        undo, task = self._model_context.checkpoint(), asked
+        if before := await self._model_context.get_messages():  # in one message that the team's models see as such
+            background = HandoffMessage(content="This was said before.", target="", context=before, source=self.name)
+            task = [background, *asked]
         await self._hear(asked)
         inner: list[BaseAgentEvent | BaseChatMessage] = []
+        run = self._team.run_stream(
+            task=task or None, cancellation_token=cancellation_token, output_task_messages=False
+        )
         try:
-            async with aclosing(self._ask_team(task, cancellation_token)) as stream:
+            async with aclosing(run) as stream:
                 async for item in stream:
-                    if isinstance(item, TaskResult):
-                        inner = item.messages
-                    else:
+                    if not isinstance(item, TaskResult):
                         yield item
+                    elif item.pending:
+                        raise Suspended  # outside of a run, where nobody else raises it
+                    else:
+                        inner = item.messages
             answer = await self._conclude(asked, inner, cancellation_token)
         except Suspended:
             undo()
@@ -117,34 +125,11 @@ class SocietyOfMindAgent(ModelAgent):
         await self._team.reset()
         await super().on_reset(cancellation_token)
 
-    async def on_pause(self, cancellation_token: CancellationToken) -> None:
-        await self._team.on_pause(cancellation_token)
-
-    async def on_resume(self, cancellation_token: CancellationToken) -> None:
-        await self._team.on_resume(cancellation_token)
-
     async def checkpoint(self) -> Undo:
         return self.mark_context(SocietyOfMindAgent)  # the run of the team is taken back by the run it is part of
 
     def _parts(self) -> Sequence[TaskRunner]:
         return (self._team,)
-
-    async def _background(self) -> list[BaseChatMessage]:
-        """What was asked and answered before, in one message that the team's models see as such."""
-        known = await self._model_context.get_messages()
-        if not known:
-            return []
-        return [HandoffMessage(content="This was said before.", target="", context=known, source=self.name)]
-
-    async def _ask_team(
-        self, task: list[BaseChatMessage], token: CancellationToken
-    ) -> AsyncGenerator[BaseAgentEvent | BaseChatMessage | TaskResult, None]:
-        run = self._team.run_stream(task=task or None, cancellation_token=token, output_task_messages=False)
-        async with aclosing(run) as stream:
-            async for item in stream:
-                if isinstance(item, TaskResult) and item.pending:
-                    raise Suspended  # outside of a run, where nobody else raises it
-                yield item
 
     async def _conclude(
         self, asked: Sequence[BaseChatMessage], inner: Sequence[Any], token: CancellationToken

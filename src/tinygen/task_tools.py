@@ -74,15 +74,12 @@ class _TaskTool(BaseStreamTool[TaskArgs, "BaseAgentEvent | BaseChatMessage", Tas
         return "\n\n".join(f"{message.source}: {message.to_text()}" for message in said)
 
     async def save_state_json(self) -> Mapping[str, Any]:
-        """The state of the agent or team."""
         return await self._runner.save_state()
 
     async def load_state_json(self, state: Mapping[str, Any]) -> None:
-        """Let the agent or team take over a saved state, whole or not at all. Raises `StateError`."""
         await self._runner.load_state(state)
 
     async def reset_state(self) -> None:
-        """Let the agent or team forget everything."""
         await self._runner.reset()
 
     async def checkpoint(self) -> Callable[[], Awaitable[None]]:
@@ -167,7 +164,9 @@ async def _turn_of(runner: TaskRunner) -> AsyncIterator[None]:
                 _queue(asker).wanted.remove(runner)
         if before.result():
             done.set_result(True)
-            raise _suspended_too()
+            waiting = Suspended()
+            waiting.noted = True  # what those before us will have said belongs before what we ask
+            raise waiting
     queue.last = done
     suspended = False
     try:
@@ -181,18 +180,10 @@ async def _turn_of(runner: TaskRunner) -> AsyncIterator[None]:
             queue.last = None
 
 
-def _suspended_too() -> Suspended:
-    """Somebody before us waits for an answer; what they will have said then belongs before what we ask."""
-    waiting = Suspended()
-    waiting.noted = True
-    return waiting
-
-
 def _queue(runner: TaskRunner) -> Queue:
-    queue: Queue | None = runner._queue
-    if queue is None:
-        queue = runner._queue = Queue()
-    return queue
+    if runner._queue is None:
+        runner._queue = Queue()
+    return runner._queue  # type: ignore[no-any-return]
 
 
 def _at_work() -> list[TaskRunner]:
@@ -208,13 +199,12 @@ def _at_work() -> list[TaskRunner]:
 
 def _waits_for(runner: TaskRunner, askers: list[TaskRunner]) -> bool:
     """Whether `runner` cannot end its work before one of `askers` does."""
-    seen: list[TaskRunner] = []
-    ahead = [runner]
+    at_work, seen, ahead = set(map(id, askers)), set[int](), [runner]
     while ahead:
         each = ahead.pop()
-        if any(each is asker for asker in askers):
+        if id(each) in at_work:
             return True
-        if not any(each is one for one in seen):
-            seen.append(each)
+        if id(each) not in seen:
+            seen.add(id(each))
             ahead.extend(_queue(each).wanted)
     return False

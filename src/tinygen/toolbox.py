@@ -146,13 +146,12 @@ class Toolbox:
             try:
                 return await self._hand_off(call, token)
             except Exception as error:  # noqa: BLE001 - a handoff tool of the user's: the model learns of it
-                return _told(call, ToolResult.error(call.name, error))
+                return _told(call, _failed(call, token, error))
         workbench = self._owners.get(call.name)
         if workbench is None:
             known = ", ".join(sorted({*self._owners, *self.handoffs})) or "none"
             text = f"Error: tool {call.name[:64]!r} not found in any workbench; known tools: {known[:400]}"
-            return FunctionExecutionResult(content=text, name=call.name, call_id=call.id, is_error=True)
-
+            return _told(call, ToolResult.error(call.name, text))
         request = {"name": call.name, "arguments": call.arguments}
         if say is None or not isinstance(workbench, StreamWorkbench) or not self.streams(call.name):
 
@@ -172,12 +171,8 @@ class Toolbox:
     async def _call(self, workbench: Workbench, call: FunctionCall, token: CancellationToken) -> ToolResult:
         try:
             return await workbench.call_json(call.name, call.arguments, token, call.id)
-        except asyncio.CancelledError:
-            if token.is_cancelled():
-                raise
-            return _cancelled(call)
-        except Exception as error:  # noqa: BLE001 - a workbench of the user's: the model learns of it
-            return ToolResult.error(call.name, error)
+        except (Exception, asyncio.CancelledError) as error:  # a workbench of the user's: the model learns of it
+            return _failed(call, token, error)
 
     async def _call_stream(
         self, workbench: StreamWorkbench, call: FunctionCall, token: CancellationToken
@@ -193,12 +188,8 @@ class Toolbox:
                         yield item
                     else:
                         _log.warning("tool %r said %.80r, which is neither message nor event", call.name, item)
-        except asyncio.CancelledError:
-            if token.is_cancelled():
-                raise
-            result = _cancelled(call)
-        except Exception as error:  # noqa: BLE001 - a workbench of the user's: the model learns of it
-            result = ToolResult.error(call.name, error)
+        except (Exception, asyncio.CancelledError) as error:  # a workbench of the user's: the model learns of it
+            result = _failed(call, token, error)
         yield _told(call, result or ToolResult.error(call.name, f"tool {call.name!r} ended without a result"))
 
     async def _hand_off(self, call: FunctionCall, token: CancellationToken) -> FunctionExecutionResult:
@@ -231,8 +222,13 @@ class Toolbox:
             await workbench.stop()
 
 
-def _cancelled(call: FunctionCall) -> ToolResult:
-    return ToolResult.error(call.name, f"tool {call.name!r} was cancelled from inside")
+def _failed(call: FunctionCall, token: CancellationToken, error: BaseException) -> ToolResult:
+    """What the model learns of a call that raised. Raises `error` if that is our own cancellation."""
+    if isinstance(error, asyncio.CancelledError):
+        if token.is_cancelled():
+            raise error
+        return ToolResult.error(call.name, f"tool {call.name!r} was cancelled from inside")
+    return ToolResult.error(call.name, error)
 
 
 def _told(call: FunctionCall, result: ToolResult) -> FunctionExecutionResult:
