@@ -21,6 +21,7 @@ import sys
 from collections import deque
 from contextvars import ContextVar
 from copy import copy
+from functools import partial
 
 from .cancellation import CancellationToken
 from .clock import monotonic, new_id
@@ -41,13 +42,14 @@ from .runner import TaskRunner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-    from typing import Any
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+    from typing import Any, TypeVar
 
     from .run import Run, Scope
     from .runner import Undo
 
     Said = BaseAgentEvent | BaseChatMessage | Response
+    T = TypeVar("T")
 
 _COPIED = (list, dict, set, deque)  # what `copy` makes another of that holds the same
 
@@ -95,7 +97,13 @@ class BaseChatAgent(TaskRunner):
         """Answer `messages`, which are what is new since the last call; by the stream if that is what there is."""
         if type(self).on_messages_stream is BaseChatAgent.on_messages_stream:
             raise NotImplementedError(f"{type(self).__name__} must define on_messages() or on_messages_stream()")
-        return await last_response(self.on_messages_stream(messages, cancellation_token))
+        response: Response | None = None
+        async for item in self.on_messages_stream(messages, cancellation_token):  # one that is dropped costs a task
+            if isinstance(item, Response):
+                response = item
+        if response is None:
+            raise misbehaved(self, "ended its turn without a Response")
+        return response
 
     async def on_messages_stream(
         self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken
@@ -315,14 +323,13 @@ class UserProxyAgent(BaseChatAgent):
             giver = last.source
             prompt = f"Handoff received from {giver}. {prompt}"
         requested = UserInputRequestedEvent(request_id=new_id(), source=self.name)
-        run = _asking_run()
-        if self._input_func is None and run is not None:
+        run = _asking_run() if self._input_func is None else None
+        if run is not None:
             run.question(requested.request_id)  # may be answered as soon as it is seen
         yield requested
         request = {"prompt": prompt, "request_id": requested.request_id}
-        text = await effect(
-            "input", request, lambda: self._text(prompt, requested.request_id, cancellation_token), str, name=self.name
-        )
+        ask = partial(self._ask, run, prompt, requested.request_id, cancellation_token)
+        text = await effect("input", request, ask, str, name=self.name)
         message: BaseChatMessage = TextMessage(content=text, source=self.name)
         if giver:
             message = HandoffMessage(content=text, target=giver, source=self.name)
@@ -331,23 +338,15 @@ class UserProxyAgent(BaseChatAgent):
     async def on_reset(self, cancellation_token: CancellationToken) -> None:
         """Nothing to forget."""
 
-    async def _text(self, prompt: str, request_id: str, token: CancellationToken) -> str:
-        """What the person says, unless `token` is cancelled; it need not be that of a run."""
-        asked = self._ask(prompt, request_id, token)
-        if token.watched:
-            return await asked
-        from .tools.bounds import bounded
-
-        return await bounded(asked, f"input of {self.name}", None, token)
-
-    async def _ask(self, prompt: str, request_id: str, token: CancellationToken) -> str:
-        run, asker = _asking_run(), self._input_func
-        if asker is None and run is not None:
+    async def _ask(self, run: Run | None, prompt: str, request_id: str, token: CancellationToken) -> str:
+        """What the person says: by the handle of `run`, else by the function that asks."""
+        if run is not None:
             return str(await token.link_future(run.question(request_id)))
-        asker = asker or _read_line
+        asker = self._input_func or _read_line
         remember = self._request.set(request_id)
         try:
-            answer = await call_user(asker, *((prompt, token) if is_async(asker) else (prompt,)))
+            asked = call_user(asker, *((prompt, token) if is_async(asker) else (prompt,)))
+            answer = await until_cancelled(asked, f"input of {self.name}", token)
         finally:
             self._request.reset(remember)
         if not isinstance(answer, str):
@@ -388,22 +387,20 @@ async def call_user(function: Callable[..., Any], *args: Any) -> Any:
     return await answer if inspect.isawaitable(answer) else answer
 
 
+async def until_cancelled(call: Awaitable[T], name: str, token: CancellationToken) -> T:
+    """Await `call`, but no longer than `token` allows; that of a run ends it anyway."""
+    if token.watched:
+        return await call
+    from .tools.bounds import bounded
+
+    return await bounded(call, name, None, token)
+
+
 def _asking_run() -> Run | None:
     """The run whose handle answers questions, if there is one."""
     scope = current_scope()
     run = root(scope.run) if scope is not None else None
     return run if run is not None and run.asks else None
-
-
-async def last_response(stream: AsyncGenerator[Said, None]) -> Response:
-    """The response a stream ends with. The stream is read to its end: one that is dropped costs a task to close."""
-    response: Response | None = None
-    async for item in stream:
-        if isinstance(item, Response):
-            response = item
-    if response is None:
-        raise ConfigError("an agent ended its turn without a Response")
-    return response
 
 
 def own(message: BaseAgentEvent | BaseChatMessage, name: str, scope: Scope | None) -> bool:

@@ -295,8 +295,8 @@ class _Turn(ModelTurn):
 
     async def _use_tools(self, calls: list[FunctionCall]) -> AsyncGenerator[BaseAgentEvent | BaseChatMessage, None]:
         """Call the tools side by side. Call and results enter the context together, also when this is cut short."""
-        name, done = self.agent.name, dict[int, FunctionExecutionResult]()
-        toolbox = self.agent._tools()  # also for a model that calls what it was not offered
+        name, toolbox = self.agent.name, self.agent._tools()  # also for a model that calls what it was not offered
+        done: dict[int, FunctionExecutionResult] = {}
         try:
             yield self._inner(ToolCallRequestEvent(content=calls, source=name, models_usage=self.result.usage))
             if any(toolbox.streams(call.name) for call in calls):

@@ -6,7 +6,7 @@ import re
 import warnings
 
 from . import codec
-from .agents import call_user, expect_client, expect_state, misbehaved
+from .agents import call_user, expect_client, expect_state, misbehaved, until_cancelled
 from .clock import new_id
 from .errors import ConfigError, DecodeError, Suspended, positive_int
 from .journal import effect
@@ -26,7 +26,6 @@ from .messages import (
 from .model_turn import STRUCTURED_ATTEMPTS, ModelAgent, ModelTurn
 from .models import ask
 from .records import Record
-from .tools.bounds import bounded
 from .transcript import fenced
 
 TYPE_CHECKING = False
@@ -217,16 +216,13 @@ class CodeExecutorAgent(ModelAgent):
         request = ApprovalRequest(code=code, context=context)
         approve: Any = self._approval_func
 
-        async def call() -> ApprovalResponse:
-            answer = await call_user(approve, request)
+        async def ask() -> ApprovalResponse:
+            answer = await until_cancelled(call_user(approve, request), "approval_func", token)
             if not isinstance(answer, ApprovalResponse):
                 raise misbehaved(self, f"got {answer!r:.80} from its approval_func, which is not an ApprovalResponse")
             if not isinstance(answer.approved, bool):  # "no" would pass for a yes
                 raise misbehaved(self, f"got {answer.approved!r:.80} for approved, which must be True or False")
             return answer
-
-        async def ask() -> ApprovalResponse:
-            return await bounded(call(), "approval_func", None, token)
 
         return await effect("approval", request, ask, ApprovalResponse, name=self.name)
 

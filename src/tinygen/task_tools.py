@@ -199,7 +199,9 @@ def _at_work() -> list[TaskRunner]:
 
 def _waits_for(runner: TaskRunner, askers: list[TaskRunner]) -> bool:
     """Whether `runner` cannot end its work before one of `askers` does."""
-    at_work, seen, ahead = set(map(id, askers)), set[int](), [runner]
+    at_work = set(map(id, askers))
+    seen: set[int] = set()
+    ahead = [runner]
     while ahead:
         each = ahead.pop()
         if id(each) in at_work:
