@@ -427,12 +427,12 @@ def misbehaved(agent: BaseChatAgent, what: str) -> TinygenError:
     return ConfigError(f"agent {agent.name!r} ({type(agent).__name__}) {what}")
 
 
-def expect_states(state: Mapping[str, Any], key: str, number: int) -> list[Any]:
-    """The states under `key`: none, or as many as there are parts to load them. Raises `StateError`."""
-    states = state.get(key)
-    if key in state and (not isinstance(states, list) or len(states) != number):
-        raise StateError(f"$.{key}", f"expected a list of {number} states, not {states!r:.80}")
-    return states or []
+def saved_of(parts: Sequence[Any], state: Mapping[str, Any], key: str) -> list[tuple[Any, Any]]:
+    """The parts with what `state` holds of them under `key`: of all of them or of none. Raises `StateError`."""
+    states = state.get(key, [])
+    if not isinstance(states, list) or len(states) not in (0, len(parts)):
+        raise StateError(f"$.{key}", f"expected a list of {len(parts)} states, not {states!r:.80}")
+    return list(zip(parts, states))
 
 
 def expect_state(state: Any, type_name: str, *keys: str, needed: str = "", path: str = "$") -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from functools import partial
 
-from .agents import expect_client, expect_state, expect_states
+from .agents import expect_client, expect_state, saved_of
 from .cancellation import CancellationToken
 from .errors import ConfigError, DecodeError, Suspended, positive_int
 from .journal import effect
@@ -16,6 +16,7 @@ from .messages import (
     BaseAgentEvent,
     BaseChatMessage,
     CreateResult,
+    FunctionCall,
     FunctionExecutionResult,
     FunctionExecutionResultMessage,
     HandoffMessage,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from .agents import Said
-    from .messages import FunctionCall, LLMMessage, MemoryContent
+    from .messages import LLMMessage, MemoryContent
     from .model_context import ChatCompletionContext
     from .models import ChatCompletionClient
     from .runner import Undo
@@ -118,12 +119,11 @@ class AssistantAgent(ModelAgent):
         ):
             raise ConfigError(f"memory must be a list of Memory objects, not {memory!r:.80}")
         expect_client(model_client)
-        _check_format(tool_call_summary_format)
+        by_template = _formatter(tool_call_summary_format)
         self._system_message = system_message
         self._reflect = output_content_type is not None if reflect_on_tool_use is None else reflect_on_tool_use
         self._max_tool_iterations = positive_int("max_tool_iterations", max_tool_iterations)
-        self._summary_format = tool_call_summary_format
-        self._summary_formatter = tool_call_summary_formatter
+        self._summarise = tool_call_summary_formatter or by_template
         asked = reflect_on_tool_use, tool_call_summary_format, tool_call_summary_formatter, output_content_type
         self._unasked = max_tool_iterations == 1 and asked == (None, "{result}", None, None)  # nobody chose raw answers
         self._output_type = output_content_type
@@ -183,11 +183,10 @@ class AssistantAgent(ModelAgent):
     async def _load(self, state: Mapping[str, Any]) -> None:
         expect_state(state, self._state_type, "workbenches", "memories", needed="llm_context")
         await self._model_context.load_state(state["llm_context"])
-        if "workbenches" in state:
-            await self._tools().load_state(state["workbenches"])
+        workbenches = [] if self._toolbox is None else self._toolbox.kept
         memories = [memory for memory in self._memory if memory.renewable]
-        for memory, saved in zip(memories, expect_states(state, "memories", len(memories))):
-            await memory.load_state(saved)
+        for part, saved in (*saved_of(workbenches, state, "workbenches"), *saved_of(memories, state, "memories")):
+            await part.load_state(saved)
 
     def _tools(self, tools: Any = None, workbench: Any = None, handoffs: Any = None) -> Toolbox:
         """What its model may call. An assistant without tools needs none of what comes with it, so it is made late."""
@@ -397,7 +396,7 @@ class _Turn(ModelTurn):
         """The results of all calls of this turn as the answer, since there may be no more of them."""
         if self.agent._unasked:
             _hint(self.agent.name)
-        texts = [self._summarise(call, answer) for call, answer in zip(self.calls, self.results, strict=True)]
+        texts = [self.agent._summarise(call, answer) for call, answer in zip(self.calls, self.results, strict=True)]
         message = ToolCallSummaryMessage(
             content="\n".join(texts),
             source=self.agent.name,
@@ -406,14 +405,6 @@ class _Turn(ModelTurn):
             metadata={"max_tool_iterations": "reached"},
         )
         return Response(chat_message=message, inner_messages=self.inner)
-
-    def _summarise(self, call: FunctionCall, answer: FunctionExecutionResult) -> str:
-        agent = self.agent
-        if agent._summary_formatter is not None:
-            return agent._summary_formatter(call, answer)
-        return agent._summary_format.format(
-            tool_name=call.name, arguments=call.arguments, result=answer.content, is_error=answer.is_error
-        )
 
 
 def _hint(agent: str) -> None:
@@ -428,11 +419,19 @@ def _hint(agent: str) -> None:
         )
 
 
-def _check_format(template: str) -> None:
+def _formatter(template: str) -> Callable[[FunctionCall, FunctionExecutionResult], str]:
+    """Tells of a call by a template. Raises `ConfigError` for one that does not work."""
+
+    def told(call: FunctionCall, answer: FunctionExecutionResult) -> str:
+        return template.format(
+            tool_name=call.name, arguments=call.arguments, result=answer.content, is_error=answer.is_error
+        )
+
     try:
-        template.format(tool_name="", arguments="", result="", is_error=False)
+        told(FunctionCall("", "", ""), FunctionExecutionResult(content="", name="", call_id="", is_error=False))
     except (AttributeError, KeyError, IndexError, ValueError) as error:
         raise ConfigError(
             f"tool_call_summary_format may use {{tool_name}}, {{arguments}}, {{result}} and {{is_error}}; "
             f"{template!r:.80} does not work: {error!r}"
         ) from error
+    return told

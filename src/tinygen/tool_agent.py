@@ -122,7 +122,7 @@ async def tool_agent_caller_loop(
             break
         if tools:
             call = partial(_called, caller, tool_agent_id, cancellation_token)
-            results = await fan_out([(each.name, partial(call, each)) for each in content])
+            results = await fan_out([(f"tool {each.name[:64]}", partial(call, each)) for each in content])
         else:  # what it was not offered
             results = [_result(each, "Error: no more tools can be called", is_error=True) for each in content]
         generated.append(FunctionExecutionResultMessage(content=results))

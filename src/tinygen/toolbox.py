@@ -8,7 +8,7 @@ import re
 from contextlib import aclosing
 from functools import partial
 
-from .errors import ConfigError, StateError
+from .errors import ConfigError
 from .journal import effect, effect_stream
 from .messages import BaseAgentEvent, BaseChatMessage, FunctionExecutionResult
 from .records import Record
@@ -199,19 +199,15 @@ class Toolbox:
         content = tool.return_value_as_string(await tool.run_json(arguments, token, call.id))
         return FunctionExecutionResult(content=content, name=call.name, call_id=call.id, is_error=False)
 
-    async def save_state(self) -> list[Any]:
-        """The states of the workbenches that sessions renew; none if no one has something to say."""
-        kept = [workbench for workbench in self.workbenches if workbench.renewable]
-        states = [dict(await workbench.save_state()) for workbench in kept]
-        return states if any(map(_remembers, kept, states)) else []
+    @property
+    def kept(self) -> list[Workbench]:
+        """The workbenches that sessions renew, and whose states they save."""
+        return [workbench for workbench in self.workbenches if workbench.renewable]
 
-    async def load_state(self, states: Any) -> None:
-        """Take over what `save_state` returned. Raises `StateError`."""
-        kept = [workbench for workbench in self.workbenches if workbench.renewable]
-        if not isinstance(states, list) or (states and len(states) != len(kept)):
-            raise StateError("$.workbenches", f"expected a list of {len(kept)} states, not {states!r:.80}")
-        for workbench, state in zip(kept, states):
-            await workbench.load_state(state)
+    async def save_state(self) -> list[Any]:
+        """The states of those that are kept; none if no one has something to say."""
+        states = [dict(await workbench.save_state()) for workbench in self.kept]
+        return states if any(map(_remembers, self.kept, states)) else []
 
     async def reset(self) -> None:
         for workbench in self.workbenches:
