@@ -211,6 +211,7 @@ class _Turn(ModelTurn):
     def __init__(self, agent: AssistantAgent, token: CancellationToken) -> None:
         super().__init__(agent, token)
         self.form = agent._output_type
+        self.done: dict[int, FunctionExecutionResult] = {}  # of the calls that are being made, by their number
         self.calls: list[FunctionCall] = []
         self.results: list[FunctionExecutionResult] = []
         self.value: Any = None  # what the last answer holds, if that was promised a form
@@ -295,20 +296,20 @@ class _Turn(ModelTurn):
     async def _use_tools(self, calls: list[FunctionCall]) -> AsyncGenerator[BaseAgentEvent | BaseChatMessage, None]:
         """Call the tools side by side. Call and results enter the context together, also when this is cut short."""
         name, toolbox = self.agent.name, self.agent._tools()  # also for a model that calls what it was not offered
-        done: dict[int, FunctionExecutionResult] = {}
+        self.done = {}
         try:
             yield self._inner(ToolCallRequestEvent(content=calls, source=name, models_usage=self.result.usage))
             if any(toolbox.streams(call.name) for call in calls):
-                async for event in self._call_streaming(toolbox, calls, done):
+                async for event in self._call_streaming(toolbox, calls):
                     yield event
             else:
-                await self._call_all(toolbox, calls, done)
+                await self._call_all(toolbox, calls)
         except Suspended:
             raise
         except BaseException:
-            await self._remember(calls, done)
+            await self._remember(calls)
             raise
-        results = await self._remember(calls, done)
+        results = await self._remember(calls)
         self.calls.extend(calls)
         self.results.extend(results)
         yield self._inner(ToolCallExecutionEvent(content=results, source=name))
@@ -317,11 +318,10 @@ class _Turn(ModelTurn):
         self,
         toolbox: Toolbox,
         calls: Sequence[FunctionCall],
-        done: dict[int, FunctionExecutionResult],
         say: Callable[[Any], None] | None = None,
         kept: Sequence[list[Any]] = (),
     ) -> None:
-        token = self.token
+        token, done = self.token, self.done
         if not token.watched:  # outside a run: watched here, once for all the calls
             token = CancellationToken(token)
             token.watched = True
@@ -335,13 +335,11 @@ class _Turn(ModelTurn):
             if token is not self.token:
                 token.close()
 
-    async def _call_streaming(
-        self, toolbox: Toolbox, calls: Sequence[FunctionCall], done: dict[int, FunctionExecutionResult]
-    ) -> AsyncGenerator[Any, None]:
+    async def _call_streaming(self, toolbox: Toolbox, calls: Sequence[FunctionCall]) -> AsyncGenerator[Any, None]:
         """What is said in the calls as it is said; what stays of that is in the order of the calls."""
         output = Output()
         kept: list[list[Any]] = [[] for _ in calls]
-        working = asyncio.ensure_future(self._call_all(toolbox, calls, done, output.put, kept))
+        working = asyncio.ensure_future(self._call_all(toolbox, calls, output.put, kept))
         working.add_done_callback(lambda _: output.close())
         try:
             while await output.ready():
@@ -354,13 +352,11 @@ class _Turn(ModelTurn):
             for item in items:
                 self._inner(item)
 
-    async def _remember(
-        self, calls: list[FunctionCall], done: Mapping[int, FunctionExecutionResult]
-    ) -> list[FunctionExecutionResult]:
+    async def _remember(self, calls: list[FunctionCall]) -> list[FunctionExecutionResult]:
         """Take the calls into the context, with the results that there are; returns these."""
         cut = "Error: the call was stopped before it ended; whether it had an effect is unknown."
         results = [
-            done.get(at) or FunctionExecutionResult(content=cut, name=call.name, call_id=call.id, is_error=True)
+            self.done.get(at) or FunctionExecutionResult(content=cut, name=call.name, call_id=call.id, is_error=True)
             for at, call in enumerate(calls)
         ]
         await self.context.add_message(self._said(calls))

@@ -96,11 +96,9 @@ class Toolbox:
                 raise ConfigError(f"agent {agent!r} has two handoffs named {handoff.name!r}")
             self.handoffs[handoff.name] = handoff
             self.handoff_tools[handoff.name] = handoff.handoff_tool
-        names = [tool.name for tool in made]
-        for name in names:
-            if names.count(name) > 1:
-                raise ConfigError(f"agent {agent!r} has two tools named {name!r}")
-            if name in self.handoffs or any(name == handoff.target for handoff in self.handoffs.values()):
+        taken = {*self.handoffs, *(handoff.target for handoff in self.handoffs.values())}
+        for name in (tool.name for tool in made):
+            if name in taken:
                 raise ConfigError(f"agent {agent!r} has a tool and a handoff named {name!r}")
         if (tools is not None or handoffs or workbench) and not client.model_info["function_calling"]:
             raise ConfigError(f"the model of agent {agent!r} does not call functions; give it no tools or handoffs")
@@ -152,27 +150,27 @@ class Toolbox:
             known = ", ".join(sorted({*self._owners, *self.handoffs})) or "none"
             text = f"Error: tool {call.name[:64]!r} not found in any workbench; known tools: {known[:400]}"
             return _told(call, ToolResult.error(call.name, text))
-        request = {"name": call.name, "arguments": call.arguments}
-        if say is None or not isinstance(workbench, StreamWorkbench) or not self.streams(call.name):
-
-            async def do() -> FunctionExecutionResult:
-                return _told(call, await self._call(workbench, call, token))
-
-            return await effect("tool", request, do, FunctionExecutionResult, name=call.name)
+        name, request = call.name, {"name": call.name, "arguments": call.arguments}
+        if say is None or not isinstance(workbench, StreamWorkbench) or not self.streams(name):
+            make = partial(self._call, workbench, call, token)
+            return await effect("tool", request, make, FunctionExecutionResult, name=name)
         stream = partial(self._call_stream, workbench, call, token)
         result: Any = None
-        name, kind = call.name, FunctionExecutionResult
-        async with aclosing(effect_stream("tool", request, stream, kind, name=name, kept=kept)) as items:
+        made = effect_stream("tool", request, stream, FunctionExecutionResult, name=name, kept=kept)
+        async with aclosing(made) as items:
             async for result in items:
                 if not isinstance(result, FunctionExecutionResult):
                     say(result)
         return result
 
-    async def _call(self, workbench: Workbench, call: FunctionCall, token: CancellationToken) -> ToolResult:
+    async def _call(
+        self, workbench: Workbench, call: FunctionCall, token: CancellationToken
+    ) -> FunctionExecutionResult:
         try:
-            return await workbench.call_json(call.name, call.arguments, token, call.id)
+            result = await workbench.call_json(call.name, call.arguments, token, call.id)
         except (Exception, asyncio.CancelledError) as error:  # a workbench of the user's: the model learns of it
-            return _failed(call, token, error)
+            result = _failed(call, token, error)
+        return _told(call, result)
 
     async def _call_stream(
         self, workbench: StreamWorkbench, call: FunctionCall, token: CancellationToken
