@@ -134,7 +134,7 @@ async def test_an_input_function_may_return_what_is_to_be_awaited() -> None:
 
 
 async def test_an_input_function_that_gives_no_text_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"'user' .* got None from its input_func, which is not text"):
+    with pytest.raises(ConfigError, match="an input_func must return text, not None"):
         await UserProxyAgent("user", input_func=lambda prompt: None).run(task="q")
 
 

@@ -340,6 +340,15 @@ async def test_without_a_console_the_question_is_asked_at_once(callback: Callabl
     assert (await user.run(task="ok?")).messages[-1].to_text() == "yes"
 
 
+async def test_a_callback_may_return_what_is_to_be_awaited() -> None:
+    async def answer() -> str:
+        return "yes"
+
+    user = asking(UserInputManager(lambda prompt: answer()))
+
+    assert (await user.run(task="ok?")).messages[-1].to_text() == "yes"
+
+
 async def test_a_question_the_console_never_sees_is_asked_after_a_while() -> None:
     async def hidden() -> AsyncIterator[Any]:
         yield await asking(manager).run(task="ok?")

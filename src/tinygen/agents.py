@@ -345,13 +345,9 @@ class UserProxyAgent(BaseChatAgent):
         asker = self._input_func or _read_line
         remember = self._request.set(request_id)
         try:
-            asked = call_user(asker, *((prompt, token) if is_async(asker) else (prompt,)))
-            answer = await until_cancelled(asked, f"input of {self.name}", token)
+            return await until_cancelled(ask_person(asker, prompt, token), f"input of {self.name}", token)
         finally:
             self._request.reset(remember)
-        if not isinstance(answer, str):
-            raise misbehaved(self, f"got {answer!r:.80} from its input_func, which is not text")
-        return answer
 
 
 def _read_line(prompt: str) -> str:
@@ -372,19 +368,26 @@ def _read_line(prompt: str) -> str:
     return line.decode("utf-8", "replace").rstrip("\r")
 
 
-def is_async(function: Callable[..., Any]) -> bool:
-    """Whether a function, or an object that is called like one, is declared `async`."""
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+async def ask_person(asker: Callable[..., Any], prompt: str, token: CancellationToken | None) -> str:
+    """What an `input_func` gives: a sync one of the prompt, an async one of the token too."""
+    answer = await call_user(asker, *((prompt, token) if _is_async(asker) else (prompt,)))
+    if not isinstance(answer, str):
+        raise ConfigError(f"an input_func must return text, not {answer!r:.80}")
+    return answer
 
 
 async def call_user(function: Callable[..., Any], *args: Any) -> Any:
     """What a function of the user's gives: in a thread unless it is async, awaited if it returns an awaitable."""
-    if is_async(function):
+    if _is_async(function):
         return await function(*args)
     from .tools import run_in_thread
 
     answer = await run_in_thread(function, *args)
     return await answer if inspect.isawaitable(answer) else answer
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 
 
 async def until_cancelled(call: Awaitable[T], name: str, token: CancellationToken) -> T:

@@ -11,7 +11,6 @@ import asyncio
 import os
 import sys
 from contextlib import nullcontext
-from inspect import iscoroutinefunction
 
 from .clock import monotonic
 from .errors import ConfigError
@@ -131,12 +130,9 @@ class UserInputManager:
             await self._until_printed(request_id, cancellation_token)
         if cancellation_token is not None and cancellation_token.is_cancelled():
             raise asyncio.CancelledError("the cancellation token was cancelled")
-        callback = self._callback
-        if iscoroutinefunction(callback) or iscoroutinefunction(getattr(callback, "__call__", None)):  # noqa: B004
-            return str(await callback(prompt, cancellation_token))
-        from .tools import run_in_thread
+        from .agents import ask_person
 
-        return str(await run_in_thread(callback, prompt))
+        return await ask_person(self._callback, prompt, cancellation_token)
 
     async def _until_printed(self, request_id: str, token: CancellationToken | None) -> None:
         if request_id in self._printed:
