@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import aclosing
+from functools import partial
 
 from .agents import expect_client, expect_state
 from .errors import ConfigError, Suspended
@@ -23,7 +24,7 @@ from .runner import TaskRunner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
     from typing import Any
 
     from .agents import Said
@@ -138,18 +139,17 @@ class SocietyOfMindAgent(ModelAgent):
         said = [message for message in inner if isinstance(message, BaseChatMessage)]
         if not said:
             return TextMessage(content=NO_RESPONSE, source=self.name)
-        several = self._model_client.model_info.get("multiple_system_messages", False)
-        transcript: list[LLMMessage] = [
-            self._prompt(self._instruction, several),
+        prompt: Callable[..., LLMMessage] = partial(UserMessage, source=self.name)
+        if self._model_client.model_info.get("multiple_system_messages", False):
+            prompt = SystemMessage
+        transcript = [
+            prompt(content=self._instruction),
             *(message.to_model_message() for message in (*asked, *said)),
-            self._prompt(self._response_prompt, several),
+            prompt(content=self._response_prompt),
         ]
         result = await ask(self._model_client, self._as_seen(transcript), cancellation_token=token)
         text = result.content if isinstance(result.content, str) and result.content.strip() else said[-1].to_text()
         return TextMessage(content=text, source=self.name, models_usage=result.usage)
-
-    def _prompt(self, text: str, as_system: bool) -> LLMMessage:
-        return SystemMessage(content=text) if as_system else UserMessage(content=text, source=self.name)
 
     async def _state_fields(self) -> dict[str, Any]:
         return {"inner_team_state": dict(await self._team.save_state()), **await super()._state_fields()}
