@@ -13,6 +13,7 @@ from agents_for_tests import Counter, Failing, echo, speaker
 from tinygen import (
     AgentTool,
     AssistantAgent,
+    AssistantMessage,
     CancellationToken,
     ConfigError,
     FunctionCall,
@@ -199,6 +200,18 @@ async def test_listeners_are_told_once_of_what_an_inner_agent_says() -> None:
     with listen(lambda event: told.append(event.data["message"].source) if event.kind == "message" else None):
         result = await outer.run(task="q")
     assert sorted(told) == sorted(message.source for message in result.messages)
+
+
+async def test_a_turn_that_is_closed_in_mid_call_has_closed_its_history() -> None:
+    lead = manager(calling(("sub", "inner task")), AgentTool(speaker("sub")))
+    stream = lead.on_messages_stream([TextMessage(content="q", source="user")], CancellationToken())
+    async for item in stream:
+        if getattr(item, "source", "") == "sub":
+            break
+    await stream.aclose()
+
+    _, asked, answered = await lead.model_context.get_messages()
+    assert isinstance(asked, AssistantMessage) and isinstance(answered, FunctionExecutionResultMessage)
 
 
 async def test_a_tool_in_a_tool_in_a_tool_passes_everything_on() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import aclosing
 from functools import partial
 
 from .agents import expect_client, expect_state, saved_of
@@ -13,7 +14,6 @@ from .journal import effect
 from .memory import Memory, Recalled
 from .messages import (
     AssistantMessage,
-    BaseAgentEvent,
     BaseChatMessage,
     CreateResult,
     FunctionCall,
@@ -211,7 +211,6 @@ class _Turn(ModelTurn):
     def __init__(self, agent: AssistantAgent, token: CancellationToken) -> None:
         super().__init__(agent, token)
         self.form = agent._output_type
-        self.done: dict[int, FunctionExecutionResult] = {}  # of the calls that are being made, by their number
         self.calls: list[FunctionCall] = []
         self.results: list[FunctionExecutionResult] = []
         self.value: Any = None  # what the last answer holds, if that was promised a form
@@ -232,8 +231,15 @@ class _Turn(ModelTurn):
                 return
             if not left:
                 break
-            async for item in self._use_tools(said):
-                yield item
+            yield self._inner(ToolCallRequestEvent(content=said, source=agent.name, models_usage=self.result.usage))
+            toolbox = agent._tools()  # also for a model that calls what it was not offered
+            if any(toolbox.streams(call.name) for call in said):
+                async with aclosing(self._call_streaming(toolbox, said)) as items:
+                    async for item in items:
+                        yield item
+            else:
+                await self._call_all(toolbox, said)
+            yield self._inner(ToolCallExecutionEvent(content=self.results[-len(said) :], source=agent.name))
             if handoff := self._hand_off(said):
                 yield handoff
                 return
@@ -293,35 +299,16 @@ class _Turn(ModelTurn):
             )
         return Response(chat_message=message, inner_messages=self.inner)
 
-    async def _use_tools(self, calls: list[FunctionCall]) -> AsyncGenerator[BaseAgentEvent | BaseChatMessage, None]:
-        """Call the tools side by side. Call and results enter the context together, also when this is cut short."""
-        name, toolbox = self.agent.name, self.agent._tools()  # also for a model that calls what it was not offered
-        self.done = {}
-        try:
-            yield self._inner(ToolCallRequestEvent(content=calls, source=name, models_usage=self.result.usage))
-            if any(toolbox.streams(call.name) for call in calls):
-                async for event in self._call_streaming(toolbox, calls):
-                    yield event
-            else:
-                await self._call_all(toolbox, calls)
-        except Suspended:
-            raise
-        except BaseException:
-            await self._remember(calls)
-            raise
-        results = await self._remember(calls)
-        self.calls.extend(calls)
-        self.results.extend(results)
-        yield self._inner(ToolCallExecutionEvent(content=results, source=name))
-
     async def _call_all(
         self,
         toolbox: Toolbox,
-        calls: Sequence[FunctionCall],
+        calls: list[FunctionCall],
         say: Callable[[Any], None] | None = None,
         kept: Sequence[list[Any]] = (),
     ) -> None:
-        token, done = self.token, self.done
+        """Call the tools side by side. Calls and results enter the context together, also when this is cut short."""
+        done: dict[int, FunctionExecutionResult] = {}
+        token = self.token
         if not token.watched:  # outside a run: watched here, once for all the calls
             token = CancellationToken(token)
             token.watched = True
@@ -331,11 +318,17 @@ class _Turn(ModelTurn):
 
         try:
             await fan_out([(f"tool {call.name[:64]}", partial(make, at, call)) for at, call in enumerate(calls)], token)
+        except Suspended:
+            raise
+        except BaseException:
+            await self._remember(calls, done)
+            raise
         finally:
             if token is not self.token:
                 token.close()
+        await self._remember(calls, done)
 
-    async def _call_streaming(self, toolbox: Toolbox, calls: Sequence[FunctionCall]) -> AsyncGenerator[Any, None]:
+    async def _call_streaming(self, toolbox: Toolbox, calls: list[FunctionCall]) -> AsyncGenerator[Any, None]:
         """What is said in the calls as it is said; what stays of that is in the order of the calls."""
         output = Output()
         kept: list[list[Any]] = [[] for _ in calls]
@@ -352,16 +345,16 @@ class _Turn(ModelTurn):
             for item in items:
                 self._inner(item)
 
-    async def _remember(self, calls: list[FunctionCall]) -> list[FunctionExecutionResult]:
-        """Take the calls into the context, with the results that there are; returns these."""
+    async def _remember(self, calls: list[FunctionCall], done: Mapping[int, FunctionExecutionResult]) -> None:
         cut = "Error: the call was stopped before it ended; whether it had an effect is unknown."
         results = [
-            self.done.get(at) or FunctionExecutionResult(content=cut, name=call.name, call_id=call.id, is_error=True)
+            done.get(at) or FunctionExecutionResult(content=cut, name=call.name, call_id=call.id, is_error=True)
             for at, call in enumerate(calls)
         ]
+        self.calls.extend(calls)
+        self.results.extend(results)
         await self.context.add_message(self._said(calls))
         await self.context.add_message(FunctionExecutionResultMessage(content=results))
-        return results
 
     def _hand_off(self, calls: Sequence[FunctionCall]) -> Response | None:
         """The response that hands over, if a handoff was among the calls just made."""
