@@ -168,12 +168,12 @@ class CodeExecutorAgent(ModelAgent):
 
     def extract_code_blocks_from_messages(self, messages: Sequence[BaseChatMessage]) -> list[CodeBlock]:
         """The code blocks in the text messages among these, of the sources that count."""
-        texts = [
-            message.content
+        return [
+            block
             for message in messages
             if isinstance(message, TextMessage) and (self._sources is None or message.source in self._sources)
+            for block in code_blocks(message.content, self._languages)
         ]
-        return [block for text in texts for block in code_blocks(text, self._languages)]
 
     async def execute_code_block(
         self, code_blocks: list[CodeBlock], cancellation_token: CancellationToken

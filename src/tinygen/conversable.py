@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from .agents import BaseChatAgent, UserProxyAgent, expect_state
 from .code_executors import LANGUAGES
-from .coder import ApprovalRequest, ApprovalResponse, CodeExecutorAgent
+from .coder import ApprovalFuncType, ApprovalRequest, ApprovalResponse, CodeExecutorAgent
 from .conditions import StopMessageTermination
 from .errors import ConfigError, StateError, positive_int
 from .messages import BaseChatMessage, Response, StopMessage, TextMessage
@@ -16,14 +16,13 @@ from .teams import RoundRobinGroupChat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
     from typing import Any, Literal
 
     from .agents import Said
     from .cancellation import CancellationToken
     from .code_executors import CodeExecutor
     from .messages import BaseAgentEvent, TaskResult
-    from .runner import Undo
 
 MODES = ("ALWAYS", "TERMINATE", "NEVER")
 
@@ -57,7 +56,7 @@ class ConversableProxy(BaseChatAgent):
         code_executor: CodeExecutor | None = None,
         default_auto_reply: str = "",
         input_func: Callable[..., Any] | None = None,
-        approval_func: Callable[[ApprovalRequest], ApprovalResponse | Awaitable[ApprovalResponse]] | None = None,
+        approval_func: ApprovalFuncType | None = None,
         description: str = "A human user, whose proxy runs code.",
     ) -> None:
         super().__init__(name, description)
@@ -135,9 +134,6 @@ class ConversableProxy(BaseChatAgent):
     async def close(self) -> None:
         if self._terminal is not None:
             await self._terminal.close()
-
-    async def checkpoint(self) -> Undo:
-        return self.mark_attributes()
 
     async def _state_fields(self) -> dict[str, Any]:
         return {"auto_replies": self._replies}
