@@ -220,6 +220,14 @@ async def test_a_tool_in_a_tool_in_a_tool_passes_everything_on() -> None:
     assert said(result) == ["user: 1", "user: 2", "user: 3", "c: c", "b: done", "a: done"]
 
 
+async def test_the_task_of_a_tool_in_a_tool_is_nothing_that_was_said() -> None:
+    person = UserProxyAgent("user", input_func=lambda prompt: "me")
+    crew = TeamTool(RoundRobinGroupChat([speaker("c"), person], max_turns=2), "crew", "helps")
+    sub = manager(calling(("crew", "inner task")), crew, name="b")
+    result = await manager(calling(("b", "task")), AgentTool(sub), name="a").run(task="q")
+    assert results(result)[-1] == "c: c\n\nuser: me\n\nb: done"
+
+
 # --- one task at a time
 
 

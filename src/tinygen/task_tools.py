@@ -11,6 +11,7 @@ own work, or two that ask each other at the same time) is refused, and the model
 from __future__ import annotations
 
 import asyncio
+import re
 from contextlib import aclosing, asynccontextmanager
 
 from .agents import BaseChatAgent
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from .messages import BaseAgentEvent
 
 NO_RESPONSE = "No response."
+_TASK = re.compile(r"/tool [^/]*/tool@\d+#\d+$")  # the id of the task of a tool within
 
 
 class TaskArgs(Record, tagged=False):
@@ -67,6 +69,7 @@ class _TaskTool(BaseStreamTool[TaskArgs, "BaseAgentEvent | BaseChatMessage", Tas
         said = [message for message in value.messages if isinstance(message, BaseChatMessage)]
         if said and said[0].source == "user":
             del said[0]  # the task
+        said = [message for message in said if message.source != "user" or not _TASK.search(message.id)]
         if not said:
             return NO_RESPONSE
         if self._last_only:
