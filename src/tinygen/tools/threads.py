@@ -11,7 +11,6 @@ import os
 import threading
 from contextvars import copy_context
 from functools import cache, partial
-from queue import Empty, SimpleQueue
 
 from ..run import current_scope
 
@@ -85,6 +84,30 @@ class _ThreadCall:
             self.future.set_result(None)
 
 
+class _Thread(threading.Thread):
+    def __init__(self, pool: _Threads, call: _ThreadCall) -> None:
+        super().__init__(name="tinygen-tool", daemon=True)
+        self.pool = pool
+        self.call: _ThreadCall | None = call
+        self.wake = threading.Lock()
+        self.wake.acquire()
+
+    def run(self) -> None:
+        while True:
+            self._work()
+            if not self.wake.acquire(timeout=IDLE):
+                if self.pool.retire(self):
+                    return
+                self.wake.acquire()  # a call was given to it just now
+
+    def _work(self) -> None:
+        call, self.call = self.call, None
+        assert call is not None
+        call.execute()
+        self.pool.offer(self)
+        call.deliver()
+
+
 class _Threads:
     """Threads that wait for work. One is made when all are busy, so a blocked one keeps nobody waiting."""
 
@@ -95,38 +118,30 @@ class _Threads:
 
     def forget(self) -> None:
         """There are none (in a process just forked)."""
+        self.idle: list[_Thread] = []
         self.lock = threading.Lock()
-        self.free = 0  # threads that wait and that no call is on its way to
-        self.calls: SimpleQueue[_ThreadCall] = SimpleQueue()
 
     def submit(self, call: _ThreadCall) -> None:
         with self.lock:
-            waiting = self.free > 0
-            self.free -= waiting
-        if waiting:
-            self.calls.put(call)
+            thread = self.idle.pop() if self.idle else None
+        if thread is None:
+            _Thread(self, call).start()
         else:
-            threading.Thread(target=self._work, args=(call,), name="tinygen-tool", daemon=True).start()
+            thread.call = call
+            thread.wake.release()
 
-    def _work(self, call: _ThreadCall | None) -> None:
-        while call is not None:
-            call.execute()
-            with self.lock:
-                self.free += 1
-            call.deliver()
-            call = None  # nothing is kept alive while this waits
-            call = self._next()
+    def offer(self, thread: _Thread) -> None:
+        """`thread` has nothing to do."""
+        with self.lock:
+            self.idle.append(thread)
 
-    def _next(self) -> _ThreadCall | None:
-        """The next call for a thread; None if it has waited long enough."""
-        while True:
-            try:
-                return self.calls.get(timeout=IDLE)
-            except Empty:
-                with self.lock:
-                    if self.free > 0:  # else a call is on its way to the last of those that wait
-                        self.free -= 1
-                        return None
+    def retire(self, thread: _Thread) -> bool:
+        """Whether `thread` may end: nobody has given it a call."""
+        with self.lock:
+            if thread not in self.idle:
+                return False
+            self.idle.remove(thread)
+            return True
 
 
 @cache
