@@ -111,6 +111,18 @@ def test_what_is_wrong_with_a_construction_is_said_of_the_class_constructed() ->
         TextMessage(content="hi")  # type: ignore[call-arg]
 
 
+def test_a_record_that_another_thread_makes_for_the_first_time_too_is_made_right() -> None:
+    class Fresh(Record):
+        x: int
+
+    begun = Fresh.__init__  # as a thread has it that is in the middle of making its first one
+    Fresh(x=1)
+    second = Fresh.__new__(Fresh)
+    begun(second, x=2)
+
+    assert second == Fresh(x=2)
+
+
 def test_records_answer_to_pydantics_names() -> None:
     message = TextMessage(content="hi", source="u")
     assert TextMessage.model_validate(message.model_dump()) == message

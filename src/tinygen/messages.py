@@ -355,6 +355,7 @@ else:
                 body = {"__annotations__": {"content": content_type}, "__module__": cls.__module__, "type": name}
                 made = _structured[cls, content_type] = type(name, (cls,), body)
                 made.content_type = content_type
+                made._made_of = cls, content_type
             return made
 
 
@@ -368,6 +369,7 @@ class StructuredMessage(_Parametrised[T]):
     format_string: str | None = None
 
     content_type = None  # the T of StructuredMessage[T]
+    _made_of = ()  # what was asked for, of a class that was made by such brackets
 
     def to_text(self) -> str:
         if self.format_string is None:
@@ -381,9 +383,8 @@ class StructuredMessage(_Parametrised[T]):
         return UserMessage(content=self._json(), source=self.source)
 
     def __reduce__(self) -> Any:
-        for (base, content_type), made in _structured.items():
-            if made is type(self):  # it cannot be imported by its name, but made again
-                return _restore_structured, (base, content_type, self.__dict__)
+        if "_made_of" in vars(type(self)):  # it cannot be imported by its name, but made again
+            return _restore_structured, (*type(self)._made_of, self.__dict__)
         return super().__reduce__()
 
     def _data(self) -> Any:

@@ -39,9 +39,9 @@ else:
                 # most of the time that importing this module takes
                 dataclasses.dataclass(kw_only=kw_only, init=False, repr=False, eq=False)(cls)
                 if "__init__" not in cls.__dict__:
-                    cls.__init__ = _first_init
+                    cls.__init__ = _first_init(cls)
             elif getattr(cls.__init__, "generated", False):
-                cls.__init__ = _first_init  # its own, so that errors name this class
+                cls.__init__ = _first_init(cls)  # its own, so that errors name this class
             cls._tagged = tagged
             declared = cls.__dict__.get("type")
             if not isinstance(declared, str):
@@ -54,11 +54,15 @@ else:
             registry.declarations += 1
 
 
-def _first_init(self: Record, /, *args: Any, **kwargs: Any) -> None:
+def _first_init(cls: Any) -> Any:
     """The `__init__` of a record until its first use: replaces itself by the one `dataclass` would have made."""
-    cls: Any = next(base for base in type(self).__mro__ if base.__dict__.get("__init__") is _first_init)
-    cls.__init__ = _made_init(cls)
-    cls.__init__(self, *args, **kwargs)
+
+    def init(self: Record, /, *args: Any, **kwargs: Any) -> None:
+        made = cls.__init__ = _made_init(cls)  # twice, if two threads come at once
+        made(self, *args, **kwargs)
+
+    init.generated = True  # type: ignore[attr-defined]
+    return init
 
 
 def _made_init(cls: Any) -> Any:
@@ -87,9 +91,6 @@ def _made_init(cls: Any) -> Any:
     init.__qualname__, init.__module__ = f"{cls.__qualname__}.__init__", cls.__module__
     init.generated = True
     return init
-
-
-_first_init.generated = True  # type: ignore[attr-defined]
 
 
 # tag -> every class declared under it that is still there. The codec looks here; two classes under one tag are only an
