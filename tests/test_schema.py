@@ -232,6 +232,14 @@ def test_the_schema_of_a_base_lists_the_records_declared_under_it() -> None:
     assert "TextMessage" in spoken and "BaseChatMessage" not in spoken
 
 
+def test_what_is_said_of_a_union_within_a_union_stays_in_the_schema() -> None:
+    described = {"anyOf": [{"type": "integer"}, {"type": "string"}], "description": "a key"}
+
+    schema = codec.schema(Annotated[int | str, "a key"] | None)
+
+    assert schema == {"anyOf": [described, {"type": "null"}]}
+
+
 def test_bytes_beside_strings_are_an_object_in_the_schema() -> None:
     schema = codec.schema(MemoryContent)["properties"]["content"]
 
@@ -293,6 +301,7 @@ def test_what_decodes_as_arguments_fits_the_schema(data: st.DataObject) -> None:
         ({"$ref": "#/$defs/n", "$defs": {"n": {"type": "integer"}}}, [1], ["a"]),
         ({"$ref": "#/definitions/a~1b%25", "definitions": {"a/b%": {"type": "integer"}}}, [1], ["a"]),
         ({"items": {"$ref": "#"}, "maxItems": 1}, [[], [[[]]]], [[[[], []]]]),
+        ({"anyOf": [{"type": "array"}, {"type": "null"}], "items": {"$ref": "#/anyOf/1"}}, [[None]], [[1]]),
     ],
     ids=repr,
 )  # fmt: skip

@@ -160,7 +160,8 @@ class _Writer:
         for member in spec.args:
             one = self.write(member, tagged)
             one = _object({"base64": one}, ["base64"]) if apart and member.tp is bytes else one
-            made.extend(part for part in one.get("anyOf", [one]) if part not in made)
+            parts = one["anyOf"] if one.keys() == {"anyOf"} else [one]  # what else it says is of all its parts
+            made.extend(part for part in parts if part not in made)
         return made[0] if len(made) == 1 else {"anyOf": made}
 
     def _model(self, spec: Spec) -> dict[str, Any]:
@@ -353,6 +354,8 @@ class _Checker:
             return
         for part in parts[1:]:
             part = part.replace("%25", "%").replace("~1", "/").replace("~0", "~")
+            if isinstance(target, list):
+                target = {str(index): each for index, each in enumerate(target)}
             target = target.get(part) if isinstance(target, abc.Mapping) else None
         self.check(target, data)
 
