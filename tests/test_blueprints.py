@@ -441,6 +441,26 @@ def test_a_component_with_a_pydantic_config_as_autogens_are_works_unchanged(monk
     assert loaded.dump_component().config["api_key"] == {"env": "HOLDER_KEY"}
 
 
+def test_a_secret_that_a_class_writes_and_reads_itself_is_named_after_it_and_comes_back(monkeypatch: Any) -> None:
+    class Vault(Component):
+        def __init__(self, secret: str) -> None:
+            self.secret = secret
+
+        def _to_config(self) -> Any:
+            return {"keys": {"api_key": self.secret}}
+
+        @classmethod
+        def _from_config(cls, config: Any) -> Vault:
+            return cls(config["keys"]["api_key"])
+
+    register_component(Vault, "acme.Vault")
+    made = Vault("canary").dump_component()
+    monkeypatch.setenv("VAULT_API_KEY", "canary")
+
+    assert made.config == {"keys": {"api_key": {"env": "VAULT_API_KEY"}}}
+    assert Vault.load_component(made).secret == "canary"
+
+
 def test_a_name_is_registered_for_one_thing_only() -> None:
     register_component(not_registered.__class__, "acme.function")
 

@@ -206,7 +206,7 @@ class _Writer:
         if cls._to_config is Component._to_config:
             config = self.arguments(it, f"{path}.config")
         else:
-            config = self.value(_plain_config(it, path), f"{path}.config", "")
+            config = self.value(_plain_config(it, path), f"{path}.config", "", it)
             config = {key: value for key, value in config.items() if value is not None}
         words = (cls.component_description or cls.__doc__ or "").split("\n\n")[0].split()
         return ComponentModel(
@@ -245,7 +245,7 @@ class _Writer:
             return _plain(value, path, types[name])
         return self.value(value, path, name, it)
 
-    def value(self, value: Any, path: str, name: str, it: Component | None = None) -> Any:
+    def value(self, value: Any, path: str, name: str, it: Component) -> Any:
         if type(value) in (bool, int, str, type(None)):
             if isinstance(value, str) and _WITH_PASSWORD.match(value):
                 raise EncodeError(path, "the address holds a password, which no document may hold")
@@ -258,7 +258,7 @@ class _Writer:
         finally:
             self.depth -= 1
 
-    def other(self, value: Any, path: str, name: str, it: Component | None) -> Any:
+    def other(self, value: Any, path: str, name: str, it: Component) -> Any:
         if isinstance(value, Component):
             made = self.component(value, path)
             return {key: each for key, each in vars(made).items() if each is not None}
@@ -274,8 +274,9 @@ class _Writer:
             return {REGISTERED: _name_for(value, path)}
         raise EncodeError(path, f"a {type(value).__name__} cannot stand in a document")
 
-    def mapping(self, value: Mapping[Any, Any], path: str, it: Component | None) -> dict[str, Any]:
-        if it is not None and (REGISTERED in value or _is_document(value)):
+    def mapping(self, value: Mapping[Any, Any], path: str, it: Component) -> dict[str, Any]:
+        plain = type(it)._to_config is Component._to_config  # else these may be documents, of its parts
+        if plain and (REGISTERED in value or _is_document(value)):
             raise EncodeError(path, f"a mapping with these keys would be read as something else: {sorted(value)}")
         written: dict[str, Any] = {}
         for key, each in value.items():
@@ -283,8 +284,7 @@ class _Writer:
             if not isinstance(key, str):
                 raise EncodeError(path, f"the key {key!r:.80} is not a text")
             if isinstance(each, str) and each and _is_secret(key):
-                owner = type(it).__name__ if it is not None else "component"
-                written[key] = {"env": _variable_of(each, _variable(owner, key))}
+                written[key] = {"env": _variable_of(each, _variable(type(it).__name__, key))}
             else:
                 written[key] = self.value(each, at, key, it)
         return written
@@ -352,13 +352,13 @@ def _component(document: Any, expected: type[C], path: str) -> C:
         raise ComponentVersionError(f"{path}.component_version", problem)
     with _inside(f"{path}.config", target):
         config: Any = _from_autogen(target.__name__, head.config) if is_autogen else head.config
+        if getattr(target._from_config, "__func__", None) is not vars(Component)["_from_config"].__func__:
+            config = _read(config, "$", "", make=False)  # its parts it makes itself
         if version < target.component_version:
             made = target._from_config_past_version(config, version)
         else:
             schema = getattr(target, "component_config_schema", None)
-            if schema is not None:
-                config = codec.decode(schema, _read(config, "$", "", make=False), mode="state")
-            made = target._from_config(config)
+            made = target._from_config(config if schema is None else codec.decode(schema, config, mode="state"))
     if not isinstance(made, expected):
         raise ComponentTypeError(path, f"{target.__name__} made a {type(made).__name__}, not a {expected.__name__}")
     return made
