@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tinygen.__main__ import main
-from tinygen.migrate import migrate
+from tinygen.migrate import migrate, write
 
 
 def migrated(folder: Path, source: str) -> tuple[str, list[tuple[int, str]]]:
@@ -275,6 +277,63 @@ def test_what_is_logged_otherwise_is_noted_with_its_line(tmp_path: Path, capsys:
 
     assert main(["migrate", str(file)]) == 0
     assert [line.split(": ")[0] for line in capsys.readouterr().err.splitlines()][:2] == [f"{file}:1", f"{file}:2"]
+
+
+def a_notebook(folder: Path, *cells: str, **style: Any) -> Path:
+    written = [{"cell_type": "code", "outputs": [], "source": cell.splitlines(keepends=True)} for cell in cells]
+    text = {"cell_type": "markdown", "metadata": {"é": []}, "source": ["from autogen_core import AgentId"]}
+    file = folder / "notebook.ipynb"
+    file.write_bytes((json.dumps({"cells": [text, *written], "nbformat": 4}, **style) + "\n").encode())
+    return file
+
+
+@pytest.mark.parametrize("style", [{"indent": 1, "ensure_ascii": False}, {"indent": "\t"}, {"separators": (",", ":")}])
+def test_a_notebook_changes_in_its_code_cells_alone(tmp_path: Path, style: dict[str, Any]) -> None:
+    import_both = "import autogen_core as ac\nfrom autogen_agentchat.messages import (\n    TextMessage as T)\nawait ac"
+    file = a_notebook(
+        tmp_path, "%pip install x\nfrom autogen_core import AgentId\n!ls", import_both, "ac.TopicId", **style
+    )
+    before = file.read_text(encoding="utf-8")
+
+    (migration,) = migrate(tmp_path)
+    write(migration)
+
+    kept = "from tinygen import (\\n    TextMessage as T)".split("\\n")
+    changed = json.loads(file.read_bytes())
+    assert "".join(changed["cells"][1]["source"]) == "%pip install x\nfrom tinygen import AgentId\n!ls"
+    assert changed["cells"][2]["source"] == [
+        *("import tinygen, autogen_core as ac\n", f"{kept[0]}\n", f"{kept[1]}\n", "await ac")
+    ]
+    assert changed["cells"][3]["source"] == ["tinygen.TopicId"]
+    for cell in (1, 2, 3):
+        changed["cells"][cell]["source"] = json.loads(before)["cells"][cell]["source"]
+    assert (json.dumps(changed, **style) + "\n") == before
+    assert migration.left == [(4, "cell 3: autogen_core has no counterpart here; its import is left as it is")]
+
+
+def test_a_cell_that_is_not_python_is_left_and_said(tmp_path: Path) -> None:
+    file = a_notebook(tmp_path, "%%bash\ngrep autogen_core <x", "import autogen_core\n\nautogen_core.AgentId")
+
+    (migration,) = migrate(file)
+
+    cells = json.loads(migration.after)["cells"]
+    assert cells[1]["source"] == ["%%bash\n", "grep autogen_core <x"]
+    assert cells[2]["source"] == ["import tinygen\n", "\n", "tinygen.AgentId"]
+    assert migration.left == [(1, "cell 2 is not Python, and is left as it is")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["autogen_core", '{"cells": "autogen_core"}', '{"cells" : [],\n "autogen_core": 1e7}', "[" * 9000 + '"autogen_"'],
+)
+def test_what_is_not_written_as_notebooks_are_is_left_and_said(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "notebook.ipynb"
+    file.write_text(text, encoding="utf-8")
+
+    (migration,) = migrate(file)
+
+    assert migration.after == text
+    assert migration.left == [(1, "is not a notebook as Jupyter writes it, and is left as it is")]
 
 
 def test_a_path_that_does_not_exist_is_said(capsys: pytest.CaptureFixture[str]) -> None:

@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     checked = commands.add_parser("check", help="what is wrong with a team, without running it")
     checked.add_argument("team", help="a JSON document, or module:name of a team or of a function that makes one")
     moved = commands.add_parser("migrate", help="rewrite the imports of AutoGen programs; shows the change only")
-    moved.add_argument("path", help="a Python file, or a folder of them")
+    moved.add_argument("path", help="a Python file or a notebook, or a folder of them")
     how = moved.add_mutually_exclusive_group()
     how.add_argument("--dry-run", action="store_true", help="show what would change (the default)")
     how.add_argument("--write", action="store_true", help="make the change")

@@ -1,22 +1,28 @@
-"""Rewrites the imports of AutoGen 0.4 programs: `tinygen migrate PATH`.
+"""Rewrites the imports of AutoGen 0.4 programs and notebooks: `tinygen migrate PATH`.
 
 Only imports change, and names that are spelled out with their module. Whatever has no counterpart keeps its import, and
-is reported with its line.
+is reported with its line. The code cells of a notebook are one program: what one of them imports, the others use.
 """
 
 from __future__ import annotations
 
 import ast
 import difflib
+import json
 import re
 import sys
 import tokenize
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import product
 from pathlib import Path
+
+from . import codec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from typing import Any
 
 _AUTOGEN = re.compile(r"(autogen_core|autogen_agentchat|autogen_ext)(\.|$)")
 _FROM = re.compile(rb"from\s+[\w.]+\s+import\b")
@@ -54,6 +60,8 @@ _INSTEAD = {  # what to do where there is no counterpart
 }
 _LOGGERS = re.compile(r"autogen_(core|agentchat)(\.(events|trace))?")
 _LOGGING = "runs are logged to EVENT_LOGGER_NAME, and only inside `with log_events():`"
+_COMMAND = re.compile(r"^([ \t]*)[%!]", re.MULTILINE)  # what IPython runs itself
+_NOT_PARSED = (SyntaxError, ValueError, RecursionError, MemoryError)  # NUL, or too deep for the parser
 _SKIPPED = {"node_modules", "site-packages", "venv", "__pycache__"}
 
 
@@ -61,7 +69,7 @@ _SKIPPED = {"node_modules", "site-packages", "venv", "__pycache__"}
 class Migration:
     """What becomes of one file.
 
-    `left` are the problems, `notes` what behaves otherwise: each a line number and a sentence.
+    `left` are the problems, `notes` what behaves otherwise: each the number of a line (in its cell) and a sentence.
     """
 
     path: Path
@@ -77,14 +85,15 @@ class Migration:
 
 
 def migrate(path: Path | str) -> Iterator[Migration]:
-    """What would change in a file, or in every Python file below a folder. Nothing is written.
+    """What would change in a file, or in every Python file and notebook below a folder. Nothing is written.
 
     Files that name nothing of AutoGen's are left out. Raises `FileNotFoundError` if there is no `path`.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"there is no file or folder {str(path)!r}")
-    for file in sorted(each for each in path.rglob("*.py") if each.is_file()) if path.is_dir() else [path]:
+    below = (each for each in path.rglob("*") if each.suffix in (".py", ".ipynb") and each.is_file())
+    for file in sorted(below) if path.is_dir() else [path]:
         inner = file.relative_to(path).parts if file != path else ()
         if _SKIPPED.intersection(inner) or any(part.startswith(".") for part in inner):
             continue
@@ -96,7 +105,7 @@ def migrate(path: Path | str) -> Iterator[Migration]:
             yield Migration(file, "", "", [(1, f"cannot be read, and is left as it is: {error}")])
             continue
         if "autogen_" in source:
-            yield _migrated(file, source)
+            yield (_notebook if file.suffix == ".ipynb" else _program)(file, source)
 
 
 def write(migration: Migration) -> None:
@@ -106,15 +115,70 @@ def write(migration: Migration) -> None:
     migration.path.write_bytes(migration.after.encode(encoding))
 
 
-def _migrated(path: Path, source: str) -> Migration:
+def _program(path: Path, source: str) -> Migration:
     try:
         tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # NUL, or too deep for the parser
+    except _NOT_PARSED as error:
         line = getattr(error, "lineno", None) or 1
         return Migration(path, source, source, [(line, "is not Python of today, and is left as it is")])
     rewriting = _Rewriting(source)
     rewriting.rewrite(tree)
-    return Migration(path, source, rewriting.result(), sorted(rewriting.left), sorted(rewriting.notes))
+    after = b"".join(rewriting.result()).decode()
+    return Migration(path, source, after, sorted(rewriting.left), sorted(rewriting.notes))
+
+
+def _notebook(path: Path, source: str) -> Migration:
+    made = Migration(path, source, source)
+    try:
+        document, style = _styled(source)
+        cells = [(at, cell) for at, cell in enumerate(document["cells"], 1) if cell["cell_type"] == "code"]
+        texts = ["".join(cell["source"]) + "\n" for _, cell in cells]
+    except (ValueError, LookupError, TypeError):
+        made.left.append((1, "is not a notebook as Jupyter writes it, and is left as it is"))
+        return made
+    readable = [_readable(text) for text in texts]
+    rewriting = _Rewriting("".join(texts))
+    rewriting.rewrite(ast.parse("".join(readable)))
+    lines, first = rewriting.result(), 0
+    for (at, cell), text, python in zip(cells, texts, readable):
+        end = first + len(text.encode().splitlines())
+        if not python.strip() and "autogen_" in text:
+            made.left.append((1, f"cell {at} is not Python, and is left as it is"))
+        for those, found in ((made.left, rewriting.left), (made.notes, rewriting.notes)):
+            those += [(line - first, f"cell {at}: {said}") for line, said in sorted(found) if first < line <= end]
+        after = b"".join(lines[first:end]).decode()
+        if after != text:
+            cell["source"] = after[:-1] if isinstance(cell["source"], str) else after[:-1].splitlines(keepends=True)
+            made.after = style(document)
+        first = end
+    return made
+
+
+def _styled(source: str) -> tuple[Any, Callable[[Any], str]]:
+    """The data in JSON text, and how to write it in the same style. Raises ValueError for a style that is not found."""
+    data = codec.loads(source)
+    line_end = "\r\n" if "\r\n" in source else "\n"
+    last, indent = source[len(source.rstrip()) :], re.search(r"\n([ \t]+)", source)
+
+    def write(encoder: json.JSONEncoder, data: Any) -> str:
+        return encoder.encode(data).replace("\n", line_end) + last
+
+    for ascii_only, separators in product((False, True), (None, (",", ":"))):
+        encoder = json.JSONEncoder(ensure_ascii=ascii_only, indent=indent and indent[1], separators=separators)
+        if write(encoder, data) == source:
+            return data, partial(write, encoder)
+    raise ValueError(source)
+
+
+def _readable(code: str) -> str:
+    """A cell's code as Python reads it, line for line: without IPython's commands, and empty if that does not help."""
+    for text in (code, _COMMAND.sub(r"\1#", code)):
+        try:
+            ast.parse(text)
+        except _NOT_PARSED:
+            continue
+        return text
+    return "\n" * len(code.encode().splitlines())
 
 
 class _Rewriting:
@@ -149,12 +213,13 @@ class _Rewriting:
             elif not node.level and _AUTOGEN.match(node.module or ""):
                 self._import_from(node, node.module or "")
 
-    def result(self) -> str:
-        """The source with every replacement made."""
+    def result(self) -> list[bytes]:
+        """The lines with every replacement made; what replaces several lines stands in the first of them."""
         lines = self._lines.copy()
         for (first, start), (last, end), text in sorted(self._edits, reverse=True):
-            lines[first - 1 : last] = [lines[first - 1][:start] + text.encode() + lines[last - 1][end:]]
-        return b"".join(lines).decode()
+            lines[first - 1] = lines[first - 1][:start] + text.encode() + lines[last - 1][end:]
+            lines[first:last] = [b""] * (last - first)
+        return lines
 
     def _learn(self, node: ast.Import | ast.ImportFrom) -> None:
         """Which modules an import makes known by which names; what is written small may be one."""
