@@ -19,7 +19,8 @@ from tinygen import (
     UserProxyAgent,
     register_component,
 )
-from tinygen.blueprints import _AUTOGEN, ComponentError
+from tinygen.errors import ComponentError
+from tinygen.providers import _AUTOGEN
 
 pytestmark = pytest.mark.filterwarnings("ignore:nobody approves")
 

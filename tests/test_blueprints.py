@@ -6,6 +6,7 @@ import asyncio
 import copy
 import json
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,17 +88,10 @@ from tinygen import (
     UserProxyAgent,
     suspend,
 )
-from tinygen.blueprints import (
-    _OURS,
-    REGISTERED,
-    ComponentError,
-    ComponentModel,
-    ComponentTypeError,
-    ComponentVersionError,
-    allow_secrets,
-    register_component,
-)
+from tinygen.blueprints import REGISTERED, ComponentModel, allow_secrets
 from tinygen.cache import InMemoryStore, SQLiteCacheStore
+from tinygen.errors import ComponentError, ComponentTypeError, ComponentVersionError
+from tinygen.providers import _OURS, register_component
 
 NONE_SUCH = "NO_SUCH_VARIABLE_IN_TESTS"
 
@@ -459,6 +453,16 @@ def test_a_secret_that_a_class_writes_and_reads_itself_is_named_after_it_and_com
 
     assert made.config == {"keys": {"api_key": {"env": "VAULT_API_KEY"}}}
     assert Vault.load_component(made).secret == "canary"
+
+
+def test_a_client_that_is_given_a_class_without_a_schema_is_like_no_other() -> None:
+    class Odd(ReplayChatCompletionClient):
+        def __init__(self, transport: type) -> None:
+            super().__init__([])
+
+    one, other = Odd(threading.Thread), Odd(threading.Thread)
+
+    assert one.identity() == one.identity() != other.identity()
 
 
 def test_a_name_is_registered_for_one_thing_only() -> None:

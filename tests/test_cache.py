@@ -25,10 +25,9 @@ from tinygen import (
     TextMessage,
     UserMessage,
 )
-from tinygen.blueprints import ComponentError
 from tinygen.cache import CacheStore, InMemoryStore, RedisStore, SQLiteCacheStore
 from tinygen.component import Component
-from tinygen.errors import ConfigError, DecodeError, EncodeError
+from tinygen.errors import ComponentError, ConfigError, DecodeError, EncodeError
 
 ANSWER = CreateResult(
     finish_reason="function_calls",

@@ -30,9 +30,7 @@ if TYPE_CHECKING:
         AssistantAgent as AssistantAgent,
     )
     from .blueprints import (
-        ComponentError as ComponentError, ComponentModel as ComponentModel, ComponentTypeError as ComponentTypeError,
-        ComponentVersionError as ComponentVersionError, allow_secrets as allow_secrets,
-        register_component as register_component,
+        ComponentModel as ComponentModel, allow_secrets as allow_secrets,
     )
     from .cache import (
         CacheStore as CacheStore, InMemoryStore as InMemoryStore, RedisStore as RedisStore,
@@ -69,16 +67,18 @@ if TYPE_CHECKING:
     )
     from .errors import (
         AgentFailed as AgentFailed, AlreadyRunning as AlreadyRunning, AuthenticationError as AuthenticationError,
-        CallCycle as CallCycle, CantHandleException as CantHandleException, ConfigError as ConfigError,
-        ConnectionFailed as ConnectionFailed, DecodeError as DecodeError, EncodeError as EncodeError,
-        IncompleteResponse as IncompleteResponse, InvalidToolArgumentsException as InvalidToolArgumentsException,
-        LimitReached as LimitReached, MessageDroppedException as MessageDroppedException,
-        MessageTimeout as MessageTimeout, ModelError as ModelError, ModelTimeout as ModelTimeout,
-        NotAccessibleError as NotAccessibleError, Overloaded as Overloaded, ProtocolError as ProtocolError,
-        RateLimitError as RateLimitError, RequestError as RequestError, ResponseTooLarge as ResponseTooLarge,
-        RunDiverged as RunDiverged, RunStopped as RunStopped, ServerError as ServerError, StateError as StateError,
-        Suspended as Suspended, TerminatedException as TerminatedException, TinygenError as TinygenError,
-        ToolError as ToolError, ToolException as ToolException, ToolExecutionException as ToolExecutionException,
+        CallCycle as CallCycle, CantHandleException as CantHandleException, ComponentError as ComponentError,
+        ComponentTypeError as ComponentTypeError, ComponentVersionError as ComponentVersionError,
+        ConfigError as ConfigError, ConnectionFailed as ConnectionFailed, DecodeError as DecodeError,
+        EncodeError as EncodeError, IncompleteResponse as IncompleteResponse,
+        InvalidToolArgumentsException as InvalidToolArgumentsException, LimitReached as LimitReached,
+        MessageDroppedException as MessageDroppedException, MessageTimeout as MessageTimeout, ModelError as ModelError,
+        ModelTimeout as ModelTimeout, NotAccessibleError as NotAccessibleError, Overloaded as Overloaded,
+        ProtocolError as ProtocolError, RateLimitError as RateLimitError, RequestError as RequestError,
+        ResponseTooLarge as ResponseTooLarge, RunDiverged as RunDiverged, RunStopped as RunStopped,
+        ServerError as ServerError, StateError as StateError, Suspended as Suspended,
+        TerminatedException as TerminatedException, TinygenError as TinygenError, ToolError as ToolError,
+        ToolException as ToolException, ToolExecutionException as ToolExecutionException,
         ToolNotFoundException as ToolNotFoundException, UndeliverableException as UndeliverableException,
     )
     from .event_log import (
@@ -187,6 +187,9 @@ if TYPE_CHECKING:
         MessageFactory as MessageFactory, StructuredMessageFactory as StructuredMessageFactory,
         extract_json_from_str as extract_json_from_str,
     )
+    from .providers import (
+        register_component as register_component,
+    )
     from .records import (
         Record as Record,
     )
@@ -269,9 +272,7 @@ else:
         ),
         "agents": "BaseChatAgent UserProxyAgent suspend",
         "assistant": "AssistantAgent",
-        "blueprints": (
-            "ComponentError ComponentModel ComponentTypeError ComponentVersionError allow_secrets register_component"
-        ),
+        "blueprints": "ComponentModel allow_secrets",
         "cache": "CacheStore InMemoryStore RedisStore SQLiteCacheStore",
         "cancellation": "CancellationToken",
         "code_executors": "CodeExecutor CommandLineCodeResult LocalCommandLineCodeExecutor",
@@ -286,12 +287,13 @@ else:
         "conversable": "ConversableProxy",
         "digraph": "DiGraph DiGraphBuilder DiGraphEdge DiGraphNode",
         "errors": (
-            "AgentFailed AlreadyRunning AuthenticationError CallCycle CantHandleException ConfigError "
-            "ConnectionFailed DecodeError EncodeError IncompleteResponse InvalidToolArgumentsException LimitReached "
-            "MessageDroppedException MessageTimeout ModelError ModelTimeout NotAccessibleError Overloaded "
-            "ProtocolError RateLimitError RequestError ResponseTooLarge RunDiverged RunStopped ServerError StateError "
-            "Suspended TerminatedException TinygenError ToolError ToolException ToolExecutionException "
-            "ToolNotFoundException UndeliverableException"
+            "AgentFailed AlreadyRunning AuthenticationError CallCycle CantHandleException ComponentError "
+            "ComponentTypeError ComponentVersionError ConfigError ConnectionFailed DecodeError EncodeError "
+            "IncompleteResponse InvalidToolArgumentsException LimitReached MessageDroppedException MessageTimeout "
+            "ModelError ModelTimeout NotAccessibleError Overloaded ProtocolError RateLimitError RequestError "
+            "ResponseTooLarge RunDiverged RunStopped ServerError StateError Suspended TerminatedException "
+            "TinygenError ToolError ToolException ToolExecutionException ToolNotFoundException "
+            "UndeliverableException"
         ),
         "event_log": (
             "EVENT_LOGGER_NAME TRACE_LOGGER_NAME AgentConstructionExceptionEvent DeliveryStage LLMCallEvent "
@@ -334,6 +336,7 @@ else:
         "models.wrappers": "FallbackClient LoadBalancingClient",
         "monitoring": "DeadLetter MessageTrace RuntimeStatistics",
         "ported": "MessageFactory StructuredMessageFactory extract_json_from_str",
+        "providers": "register_component",
         "records": "Record",
         "routed": "ClosureAgent ClosureContext RoutedAgent event message_handler rpc",
         "run": "fan_out run_scope",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from types import BuiltinFunctionType, FunctionType, GenericAlias, MethodType
 
-from .errors import ConfigError
+from .errors import ComponentVersionError, ConfigError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -139,8 +139,6 @@ class Component(_Configured[ConfigT]):
     @classmethod
     def _from_config_past_version(cls, config: dict[str, Any], version: int) -> Self:
         """The object of a config of an earlier `component_version`."""
-        from .blueprints import ComponentVersionError
-
         raise ComponentVersionError("$", f"{cls.__name__} does not read documents of version {version}")
 
     @classmethod

@@ -7,7 +7,10 @@
         └── TinygenError
             ├── ConfigError              ValueError     wrong constructor or call argument
             ├── DecodeError              ValueError     data that does not have the promised shape
-            │   └── StateError                          a saved state that cannot be loaded
+            │   ├── StateError                          a saved state that cannot be loaded
+            │   └── ComponentError       ConfigError    a document from which no component can be made
+            │       ├── ComponentTypeError     TypeError            of another kind than what was asked for
+            │       └── ComponentVersionError  NotImplementedError  of a version that its class does not read
             ├── EncodeError              TypeError      a value that JSON cannot carry
             ├── AlreadyRunning           RuntimeError, ValueError
             ├── RunDiverged              RuntimeError   a run executed again did something else
@@ -75,6 +78,18 @@ class DecodeError(_AtPath, ValueError):
 
 class StateError(DecodeError):
     """A saved state cannot be loaded; the object it was meant for is unchanged."""
+
+
+class ComponentError(ConfigError, DecodeError):
+    """A document from which no component can be made; `path` says where, `problem` what is wrong there."""
+
+
+class ComponentTypeError(ComponentError, TypeError):
+    """The document is of another kind of component than what was asked for."""
+
+
+class ComponentVersionError(ComponentError, NotImplementedError):
+    """The document is of a version that this class does not read."""
 
 
 class EncodeError(_AtPath, TypeError):
