@@ -22,7 +22,6 @@ from .scalars import (
     choice,
     decode_bytes,
     decode_model,
-    decode_str,
     flag_decoder,
     int_from_key,
     limited,
@@ -227,7 +226,7 @@ class _Builder:
             return checked(str, "a key that is an integer", int_from_key)
         if spec.kind in ("enum", "literal"):
             return choice(written_keys(spec))
-        return self._text(spec) if spec.kind == "text" else decode_str
+        return self._text(spec) if spec.kind == "text" else SIMPLE["str"]
 
     def _object(self, spec: Spec) -> Converter:
         return self._once(spec, lambda: self._fields(spec))
@@ -472,14 +471,14 @@ def _wrong_tag(tag: Any, classes: list[type]) -> DecodeError:
 def _by_tag(classes: list[type], strict: bool, otherwise: Converter | None) -> Converter:
     """Decodes an object as the record that its `type` names; objects of no such type go to `otherwise`."""
     registry = records()
-    known: dict[str, Any] = {}  # tag -> a weak reference to its converter, true until another class is declared
-    declarations = -1
+    known: dict[str, Callable[[], Converter | None]] = {}  # tag -> a weak reference to its converter,
+    declarations = -1  # true until another class is declared
 
     def find(tag: str) -> Converter | None:
         nonlocal declarations
         if declarations != registry.declarations:
-            declarations = registry.declarations
             known.clear()
+            declarations = registry.declarations
         found = {made for cls in classes if (made := declared(tag, cls)) is not None}
         if len(found) > 1:
             raise DecodeError(".type", f"{tag!r} is ambiguous here: {', '.join(sorted(map(repr, found)))}")
@@ -492,8 +491,8 @@ def _by_tag(classes: list[type], strict: bool, otherwise: Converter | None) -> C
     def convert(data: Any) -> Any:
         tag = data.get("type", MISSING)
         if tag.__class__ is str:
-            made = known[tag]() if tag in known and declarations == registry.declarations else None
-            made = made or find(tag)
+            kept = known.get(tag) if declarations == registry.declarations else None
+            made = (kept and kept()) or find(tag)
             if made is not None:
                 return made(data)
         if otherwise is not None:

@@ -129,11 +129,9 @@ def _encode_bytes(value: bytes) -> str:
 
 
 def _encode_decimal(value: Any) -> str:
-    return str(value) if value.is_finite() else _refuse_number(value)
-
-
-def _refuse_number(value: Any) -> Any:
-    raise EncodeError("", f"{value!r} is not a JSON number")
+    if not value.is_finite():
+        raise EncodeError("", f"{value!r} is not a JSON number")
+    return str(value)
 
 
 def _encode_enum(value: enum.Enum) -> Any:

@@ -15,7 +15,7 @@ import re
 
 from ..errors import DecodeError, EncodeError, did_you_mean
 from .encoding import encode, written_keys, written_members
-from .scalars import is_multiple
+from .scalars import LIMITS, is_multiple
 from .shapes import (
     MISSING,
     Spec,
@@ -218,35 +218,19 @@ def _choice(values: list[Any]) -> dict[str, Any]:
     return {**uniform, "enum": values}
 
 
-_KEYWORDS = {
-    "ge": "minimum",
-    "gt": "exclusiveMinimum",
-    "le": "maximum",
-    "lt": "exclusiveMaximum",
-    "multiple_of": "multipleOf",
-    "min_length": "min",
-    "max_length": "max",
-    "pattern": "pattern",
-}
-_SIZED = {
-    "str": "Length",
-    "dict": "Properties",
-    "list": "Items",
-    "set": "Items",
-    "frozenset": "Items",
-    "tuple": "Items",
-}
+_SIZES = {"str": "Length", "dict": "Properties", **dict.fromkeys(("list", "set", "frozenset", "tuple"), "Items")}
 
 
 def _limit_keywords(spec: Spec) -> dict[str, Any]:
     made = {}
     for name, bound in spec.limits.items():
+        keyword = LIMITS[name][0]
         if name == "pattern":
-            made.update({"pattern": getattr(bound, "pattern", bound)} if spec.kind == "str" else {})
+            made.update({keyword: getattr(bound, "pattern", bound)} if spec.kind == "str" else {})
         elif name in ("min_length", "max_length"):
-            made.update({_KEYWORDS[name] + _SIZED[spec.kind]: bound} if spec.kind in _SIZED else {})
+            made.update({keyword + _SIZES[spec.kind]: bound} if spec.kind in _SIZES else {})
         elif spec.kind in ("int", "float", "any") and isinstance(bound, (int, float)):
-            made[_KEYWORDS[name]] = bound
+            made[keyword] = bound
     return made
 
 

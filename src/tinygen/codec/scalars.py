@@ -10,7 +10,7 @@ import re
 from datetime import date, datetime, time, timedelta
 
 from ..errors import ConfigError, DecodeError
-from .shapes import MISSING, expected, is_a, one_of, under
+from .shapes import MISSING, NAMES, expected, is_a, one_of, under
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,17 +20,6 @@ if TYPE_CHECKING:
     Converter = Callable[[Any], Any]
 
 JSON_CLASSES = (type(None), bool, int, float, str, list, dict)
-
-
-def decode_none(data: Any) -> None:
-    if data is not None:
-        raise expected("null", data)
-
-
-def decode_bool(data: Any) -> Any:
-    if data.__class__ is bool:
-        return data
-    raise expected("true or false", data)
 
 
 def decode_int(data: Any) -> Any:
@@ -56,34 +45,12 @@ def decode_float(data: Any) -> Any:
     raise expected("a number", data)
 
 
-def decode_str(data: Any) -> Any:
-    if data.__class__ is str:
-        return data
-    raise expected("a string", data)
-
-
-def decode_any(data: Any) -> Any:
-    return data
-
-
 def decode_duration(data: Any) -> timedelta:
     seconds = decode_float(data)
     try:
         return timedelta(seconds=seconds)
     except (OverflowError, ValueError):
         raise expected("a number of seconds that a timedelta can hold", data) from None
-
-
-SIMPLE: dict[str, Converter] = {
-    "any": decode_any,
-    "none": decode_none,
-    "bool": decode_bool,
-    "int": decode_int,
-    "float": decode_float,
-    "str": decode_str,
-    "duration": decode_duration,
-}
-PLAIN: dict[str, type] = {"none": type(None), "bool": bool, "int": int, "str": str}  # not float, for NaN is one
 
 
 def checked(kind: type, words: str, make: Converter) -> Converter:
@@ -99,6 +66,26 @@ def checked(kind: type, words: str, make: Converter) -> Converter:
 
     return convert
 
+
+def exactly(kind: type, words: str) -> Converter:
+    """Decodes data of one class, which is the value."""
+
+    def convert(data: Any) -> Any:
+        if data.__class__ is kind:
+            return data
+        raise expected(words, data)
+
+    return convert
+
+
+PLAIN: dict[str, type] = {"none": type(None), "bool": bool, "int": int, "str": str}  # not float, for NaN is one
+SIMPLE: dict[str, Converter] = {
+    **{kind: exactly(cls, NAMES[kind]) for kind, cls in PLAIN.items()},
+    "any": lambda data: data,
+    "int": decode_int,
+    "float": decode_float,
+    "duration": decode_duration,
+}
 
 _OFFSET = r"(Z|[+-]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)?"
 _TIME = re.compile(rf"(\d\d:\d\d)(:\d\d)?(?:\.(\d+))?{_OFFSET}", re.ASCII | re.IGNORECASE)
@@ -216,7 +203,7 @@ def limited(convert: Converter, limits: dict[str, Any]) -> Converter:
     def convert_limited(data: Any) -> Any:
         value = convert(data)
         for name, bound in limits.items():
-            test, words = _LIMITS[name]
+            _, test, words = LIMITS[name]
             try:
                 fits = test(value, bound)
             except TypeError:  # a limit that says nothing about such values
@@ -239,15 +226,16 @@ def is_multiple(value: Any, step: Any) -> bool:
         return False
 
 
-_LIMITS: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
-    "ge": (operator.ge, "at least {!r}"),
-    "gt": (operator.gt, "more than {!r}"),
-    "le": (operator.le, "at most {!r}"),
-    "lt": (operator.lt, "less than {!r}"),
-    "multiple_of": (is_multiple, "a multiple of {!r}"),
-    "min_length": (lambda value, bound: len(value) >= bound, "a length of at least {!r}"),
-    "max_length": (lambda value, bound: len(value) <= bound, "a length of at most {!r}"),
-    "pattern": (lambda value, bound: re.search(bound, value), "a string that matches {!r}"),
+# what `Annotated` may demand -> what JSON Schema calls it, the test, and what an error says
+LIMITS: dict[str, tuple[str, Callable[[Any, Any], Any], str]] = {
+    "ge": ("minimum", operator.ge, "at least {!r}"),
+    "gt": ("exclusiveMinimum", operator.gt, "more than {!r}"),
+    "le": ("maximum", operator.le, "at most {!r}"),
+    "lt": ("exclusiveMaximum", operator.lt, "less than {!r}"),
+    "multiple_of": ("multipleOf", is_multiple, "a multiple of {!r}"),
+    "min_length": ("min", lambda value, bound: len(value) >= bound, "a length of at least {!r}"),
+    "max_length": ("max", lambda value, bound: len(value) <= bound, "a length of at most {!r}"),
+    "pattern": ("pattern", lambda value, bound: re.search(bound, value), "a string that matches {!r}"),
 }
 
 

@@ -518,10 +518,10 @@ def name_of(spec: Spec) -> str:
         return f"a {spec.tp.__name__}"
     if spec.kind == "literal":
         return " or ".join(map(repr, spec.args))
-    return _NAMES.get(spec.kind, "an array")
+    return NAMES.get(spec.kind, "an array")
 
 
-_NAMES = {
+NAMES = {
     "any": "anything",
     "none": "null",
     "bool": "true or false",
