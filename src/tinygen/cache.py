@@ -10,6 +10,7 @@ import os
 import threading
 from inspect import isawaitable, iscoroutinefunction
 
+from . import codec
 from .component import Component
 from .errors import ConfigError, DecodeError, EncodeError
 from .records import Record, registry
@@ -98,11 +99,11 @@ class SQLiteCacheStore(Component, Generic[T]):
         """The value kept under `key`, or `default`. Raises `DecodeError` for what this class has not kept."""
         with self._locks[0]:
             found = self._connection(0).execute("SELECT value FROM kept WHERE key = ?", (key,)).fetchone()
-        return default if found is None else _read(found[0])
+        return default if found is None else _restored(codec.loads(found[0]))
 
     def set(self, key: str, value: T) -> None:
         """Keep `value`, a record or JSON data, under `key`. Raises `EncodeError` for anything else."""
-        text = _written(value)
+        text = codec.dumps(_document(value))
         with self._locks[1]:
             self._connection(1).execute("INSERT OR REPLACE INTO kept VALUES (?, ?)", (key, text))
 
@@ -183,7 +184,7 @@ class RedisStore(Component, Generic[T]):
 
     def set(self, key: str, value: T) -> Any:
         """Keep `value`, a record or JSON data, under `key`. Raises `EncodeError` for anything else."""
-        done = self._redis.set(key, _written(value))
+        done = self._redis.set(key, codec.dumps(_document(value)))
         return done if isawaitable(done) else None
 
     def _to_config(self) -> Any:
@@ -202,21 +203,13 @@ async def _awaited(found: Awaitable[Any], default: Any) -> Any:
 
 
 def _value(found: Any, default: Any) -> Any:
-    return default if found is None else _read(found)
+    return default if found is None else _restored(codec.loads(found))
 
 
 # --- values as text
 
 
-def _written(value: Any) -> str:
-    from . import codec
-
-    return codec.dumps(_document(value))
-
-
 def _document(value: Any) -> Any:
-    from . import codec
-
     data = codec.encode(value)
     if isinstance(value, Record):
         return {_RECORD: type(value).type, "value": data}
@@ -229,15 +222,7 @@ def _document(value: Any) -> Any:
     return data
 
 
-def _read(text: str | bytes) -> Any:
-    from . import codec
-
-    return _restored(codec.loads(text))
-
-
 def _restored(data: Any) -> Any:
-    from . import codec
-
     if isinstance(data, list):
         return [_restored(each) for each in data]
     if not isinstance(data, dict) or _RECORD not in data:

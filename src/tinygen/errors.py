@@ -54,19 +54,25 @@ if TYPE_CHECKING:
 class TinygenError(Exception):
     """Base of every exception that tinygen raises on purpose."""
 
+    _made_of: tuple[str, ...] = ()  # what the constructor takes, by attributes, where that is not the message alone
+
+    def __reduce__(self) -> Any:
+        if not self._made_of:
+            return super().__reduce__()
+        return type(self), tuple(getattr(self, name) for name in self._made_of)
+
 
 class ConfigError(TinygenError, ValueError):
     """A constructor or call argument is wrong; the message says which and what is expected."""
 
 
 class _AtPath(TinygenError):
+    _made_of = ("path", "problem")
+
     def __init__(self, path: str, problem: str) -> None:
         super().__init__(f"{path}: {problem}")
         self.path = path
         self.problem = problem
-
-    def __reduce__(self) -> tuple[type[_AtPath], tuple[str, str]]:
-        return type(self), (self.path, self.problem)
 
 
 class DecodeError(_AtPath, ValueError):
@@ -99,15 +105,14 @@ class EncodeError(_AtPath, TypeError):
 class AlreadyRunning(TinygenError, RuntimeError, ValueError):
     """The object takes part in a run that is still going on."""
 
+    _made_of = ("name",)
+
     def __init__(self, name: str) -> None:
         super().__init__(
             f"{name!r} is already running; wait for that run to end, close its stream with aclose(), "
             f"or use session() to get an independent copy for a second run"
         )
         self.name = name
-
-    def __reduce__(self) -> tuple[type[AlreadyRunning], tuple[str]]:
-        return type(self), (self.name,)
 
 
 class RunDiverged(TinygenError, RuntimeError):
@@ -117,13 +122,12 @@ class RunDiverged(TinygenError, RuntimeError):
     its inputs; such an agent's class says `opaque = True`.
     """
 
+    _made_of = ("place", "kind")
+
     def __init__(self, place: str, kind: str) -> None:
         super().__init__(f"the run diverges at {place!r}: its {kind} request is not the one that was recorded there")
         self.place = place
         self.kind = kind
-
-    def __reduce__(self) -> tuple[type[RunDiverged], tuple[str, str]]:
-        return type(self), (self.place, self.kind)
 
 
 class AgentFailed(TinygenError, RuntimeError):
@@ -132,15 +136,14 @@ class AgentFailed(TinygenError, RuntimeError):
     `agent` is its name, `turn` the turn of the run (from 1), `result` the `TaskResult` up to the failure.
     """
 
+    _made_of = ("agent", "turn", "result", "__cause__")
+
     def __init__(self, agent: str, turn: int, result: Any, cause: BaseException) -> None:
         super().__init__(f"agent {agent!r} failed in turn {turn}: {type(cause).__name__}: {cause}")
         self.agent = agent
         self.turn = turn
         self.result = result
         self.__cause__ = cause
-
-    def __reduce__(self) -> tuple[type[AgentFailed], tuple[Any, ...]]:
-        return type(self), (self.agent, self.turn, self.result, self.__cause__)
 
 
 class TerminatedException(TinygenError, RuntimeError):
@@ -158,14 +161,13 @@ class UndeliverableException(TinygenError, LookupError, RuntimeError):
 class ToolException(ToolError):
     """A call that a `ToolAgent` could not do: `content` is what the model is told."""
 
+    _made_of = ("call_id", "content", "name")
+
     def __init__(self, call_id: str, content: str, name: str) -> None:
         super().__init__(content)
         self.call_id = call_id
         self.content = content
         self.name = name
-
-    def __reduce__(self) -> tuple[type[ToolException], tuple[str, str, str]]:
-        return type(self), (self.call_id, self.content, self.name)
 
 
 class ToolNotFoundException(ToolException):
@@ -183,13 +185,12 @@ class ToolExecutionException(ToolException):
 class RunStopped(TinygenError, RuntimeError):
     """A limit was reached, or the run was stopped, before its work had a result; `reason` says which."""
 
+    _made_of = ("name", "reason")
+
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"{name!r} has no result: {reason}")
         self.name = name
         self.reason = reason
-
-    def __reduce__(self) -> tuple[type[RunStopped], tuple[str, str]]:
-        return type(self), (self.name, self.reason)
 
 
 class Overloaded(TinygenError, RuntimeError):

@@ -409,44 +409,41 @@ class BaseAgentEvent(_Envelope):
     """Something that happened inside an agent: shown to people, counted by terminations, not fed to models."""
 
 
-class ToolCallRequestEvent(BaseAgentEvent):
+class _Telling:
+    """An event that is told by its content."""
+
+    content: Any
+
+    def to_text(self) -> str:
+        return str(self.content)
+
+
+class ToolCallRequestEvent(_Telling, BaseAgentEvent):
     """The model wants these tools called."""
 
     content: list[FunctionCall]
 
-    def to_text(self) -> str:
-        return str(self.content)
 
-
-class ToolCallExecutionEvent(BaseAgentEvent):
+class ToolCallExecutionEvent(_Telling, BaseAgentEvent):
     """The tools answered."""
 
     content: list[FunctionExecutionResult]
 
-    def to_text(self) -> str:
-        return str(self.content)
 
-
-class UserInputRequestedEvent(BaseAgentEvent):
+class UserInputRequestedEvent(_Telling, BaseAgentEvent):
     """A person is asked for input; `request_id` names the question."""
 
     request_id: str
     content: str = ""
 
-    def to_text(self) -> str:
-        return self.content
 
-
-class MemoryQueryEvent(BaseAgentEvent):
+class MemoryQueryEvent(_Telling, BaseAgentEvent):
     """What memory gave for this turn."""
 
     content: list[MemoryContent]
 
-    def to_text(self) -> str:
-        return str(self.content)
 
-
-class ModelClientStreamingChunkEvent(BaseAgentEvent):
+class ModelClientStreamingChunkEvent(_Telling, BaseAgentEvent):
     """A piece of an answer as it arrives; `full_message_id` is the id of the message it will be part of.
 
     `thought` says that it is a piece of a `ThoughtEvent`.
@@ -456,46 +453,31 @@ class ModelClientStreamingChunkEvent(BaseAgentEvent):
     full_message_id: str | None = None
     thought: bool = field(default=False, metadata=SPARSE)
 
-    def to_text(self) -> str:
-        return self.content
 
-
-class ThoughtEvent(BaseAgentEvent):
+class ThoughtEvent(_Telling, BaseAgentEvent):
     """What the model thought beside its answer."""
 
     content: str
 
-    def to_text(self) -> str:
-        return self.content
 
-
-class SelectSpeakerEvent(BaseAgentEvent):
+class SelectSpeakerEvent(_Telling, BaseAgentEvent):
     """Who speaks next in a team."""
 
     content: list[str]
 
-    def to_text(self) -> str:
-        return str(self.content)
 
-
-class SelectorEvent(BaseAgentEvent):
+class SelectorEvent(_Telling, BaseAgentEvent):
     """What a selector model said while choosing."""
 
     content: str
 
-    def to_text(self) -> str:
-        return self.content
 
-
-class CodeGenerationEvent(BaseAgentEvent):
+class CodeGenerationEvent(_Telling, BaseAgentEvent):
     """Code was written, to be executed next."""
 
     retry_attempt: int
     content: str
     code_blocks: list[CodeBlock]
-
-    def to_text(self) -> str:
-        return self.content
 
 
 class CodeExecutionEvent(BaseAgentEvent):
