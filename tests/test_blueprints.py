@@ -849,6 +849,12 @@ def test_well_known_short_names_of_autogens_load(monkeypatch: Any) -> None:
         assert isinstance(client, OpenAIChatCompletionClient)
 
 
+def test_the_short_name_of_autogens_ollama_client_loads() -> None:
+    client = ChatCompletionClient.load_component(document("OllamaChatCompletionClient", {"model": "llama3.2"}))
+
+    assert isinstance(client, tinygen.OllamaChatCompletionClient)
+
+
 def test_an_agent_of_autogens_without_tools_needs_no_model_that_calls_functions() -> None:
     bench = from_autogen("autogen_core.tools.StaticStreamWorkbench", "workbench", {"tools": [], "tool_overrides": {}})
     info = {"vision": False, "function_calling": False, "json_output": False, "family": "x", "structured_output": False}

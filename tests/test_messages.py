@@ -20,6 +20,7 @@ from tinygen import (
     HandoffMessage,
     Image,
     LLMMessage,
+    MemoryContent,
     MultiModalMessage,
     Record,
     RequestUsage,
@@ -134,6 +135,22 @@ def test_records_answer_to_pydantics_names() -> None:
     assert json.loads(message.model_dump_json(include={"content"})) == {"content": "hi"}
     assert "id" not in json.loads(message.model_dump_json(exclude={"id"}))
     assert TextMessage.model_json_schema()["required"][0] == "source"
+
+
+def test_fields_that_are_none_are_left_out_of_records_inside_too() -> None:
+    asked = UserMessage(content="hi", source="u")
+    message = HandoffMessage(content="x", source="a", target="b", context=[asked], metadata={"k": "v"})
+
+    dumped = TaskResult(messages=[message]).model_dump(exclude_none=True)
+
+    assert dumped.keys() & {"messages", "stop_reason"} == {"messages"}
+    assert dumped["messages"] == [message.model_dump(exclude_none=True)]
+    assert "models_usage" not in dumped["messages"][0]
+    assert dumped["messages"][0]["context"] == [asked.dump()]
+    assert MemoryContent(content={"a": None}, mime_type="x").model_dump(exclude_none=True) == {
+        "content": {"a": None},
+        "mime_type": "x",
+    }
 
 
 def test_records_compare_by_value_and_are_not_hashable() -> None:

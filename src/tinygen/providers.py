@@ -66,6 +66,7 @@ _AUTOGEN = {f"{place}.{name}": name for name, place in _OURS.items()} | {
     "openai_chat_completion_client": "OpenAIChatCompletionClient",
     "AzureOpenAIChatCompletionClient": "AzureOpenAIChatCompletionClient",
     "azure_openai_chat_completion_client": "AzureOpenAIChatCompletionClient",
+    "OllamaChatCompletionClient": "OllamaChatCompletionClient",
     "autogen_ext.cache_store.diskcache.DiskCacheStore": "SQLiteCacheStore",
 }
 # AutoGen's place after our own beginning, as in "tinygen.agents.AssistantAgent"

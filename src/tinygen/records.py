@@ -159,13 +159,11 @@ class Record(_Declared):
         exclude_none: bool = False,
     ) -> dict[str, Any]:
         """`dump`, by the name pydantic gave it; always JSON data, whatever `mode` says."""
-        data = self.dump()
+        data = _without_none(self, self.dump()) if exclude_none else self.dump()
         return {
             key: value
             for key, value in data.items()
-            if (include is None or key in include)
-            and (exclude is None or key not in exclude)
-            and not (exclude_none and value is None)
+            if (include is None or key in include) and (exclude is None or key not in exclude)
         }
 
     def model_dump_json(
@@ -215,6 +213,18 @@ class Record(_Declared):
 
 def _default(field: dataclasses.Field[Any]) -> Any:
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def _without_none(value: Any, data: Any) -> Any:
+    """The data of a value without fields that are None, those of records inside too."""
+    if dataclasses.is_dataclass(value):
+        kept = {name: each for name, each in data.items() if each is not None}
+        return {name: _without_none(getattr(value, name, None), each) for name, each in kept.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_none(*each) for each in zip(value, data)]
+    if isinstance(value, dict):
+        return {key: _without_none(*each) for key, each in zip(data, zip(value.values(), data.values()))}
+    return data
 
 
 def pydantic_schema(read: Callable[[Any], Any], write: Callable[[Any], Any]) -> dict[str, Any]:
