@@ -465,6 +465,29 @@ def test_a_client_that_is_given_a_class_without_a_schema_is_like_no_other() -> N
     assert one.identity() == one.identity() != other.identity()
 
 
+def test_a_method_that_is_registered_can_be_written() -> None:
+    class Chooser:
+        def choose(self, thread: Any) -> str:
+            return "a"
+
+    chooser = Chooser()
+    register_component(chooser.choose, "acme.choose")
+    team = SelectorGroupChat([UserProxyAgent("a"), UserProxyAgent("b")], model(), selector_func=chooser.choose)
+
+    assert team.dump_component().config["selector_func"] == {REGISTERED: "acme.choose"}
+
+
+def test_what_has_no_hash_is_not_registered_at_all() -> None:
+    @dataclass
+    class Policy:
+        def __call__(self) -> None: ...
+
+    with pytest.raises(ConfigError, match="takes a class or a function"):
+        register_component(Policy(), "acme.policy")
+    with pytest.raises(ComponentError, match="is not the name of a component"):
+        Component.load_component(document("acme.policy"))
+
+
 def test_a_name_is_registered_for_one_thing_only() -> None:
     register_component(not_registered.__class__, "acme.function")
 

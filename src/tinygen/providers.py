@@ -88,12 +88,12 @@ def register_component(target: T, provider: str | None = None) -> T:
         provider = provider or f"{getattr(target, '__module__', '')}.{getattr(target, '__qualname__', '')}"
         if "<" in provider or provider.startswith(".") or provider.endswith("."):
             raise ConfigError(f"{target!r} has no name of its own that lasts; pass provider='...'")
-    if not callable(target):
+    if not callable(target) or type(target).__hash__ is None:
         raise ConfigError(f"register_component takes a class or a function, not {target!r:.80}")
     if provider.startswith(_OWN) or provider in _AUTOGEN:
         raise ConfigError(f"{provider!r} is the name of a component of tinygen; choose another")
     known = _registered.get(provider, target)
-    if known is not target and _origin(known) != _origin(target):
+    if known != target and _origin(known) != _origin(target):
         raise ConfigError(f"{provider!r} is registered for {known!r} already; choose another name for {target!r}")
     _registered[provider] = target
     _provider_of.setdefault(target, provider)
@@ -111,7 +111,7 @@ def provider_of(target: Any, path: str) -> str:
         known = _provider_of.get(target)
     except TypeError:  # it cannot be hashed, so it was never registered
         known = None
-    if known is not None and _registered[known] is target:
+    if known is not None and _registered[known] == target:  # a method is another object each time it is looked up
         return known
     name = getattr(target, "__name__", "")
     if name in _OURS and _our(name) is target:

@@ -408,17 +408,15 @@ class _Checker:
             self.below(schema, name, name)
 
     def items(self, schema: Any, data: Any, whole: Any) -> None:
-        prefix = schema if isinstance(schema, list) else whole.get("prefixItems")  # a list there is the older spelling
-        prefix = prefix if isinstance(prefix, list) else []
-        for index, item in enumerate(data):
-            if index < len(prefix):
-                self.below(prefix[index], item, index)
-            elif not isinstance(schema, list):
-                self.below(schema, item, index)
+        if isinstance(schema, list):  # the older spelling
+            return self.prefix_items(schema, data, whole)
+        prefix = whole.get("prefixItems")
+        for index in range(len(prefix) if isinstance(prefix, list) else 0, len(data)):
+            self.below(schema, data[index], index)
 
-    def prefix_items(self, schemas: Any, data: Any, whole: Any) -> None:
-        if "items" not in whole:
-            self.items(schemas, data, whole)
+    def prefix_items(self, schemas: Any, data: Any, _: Any) -> None:
+        for index, (schema, item) in enumerate(zip(schemas, data)):
+            self.below(schema, item, index)
 
     def unique(self, wanted: Any, data: Any, _: Any) -> None:
         if wanted is True and len({_identity(item) for item in data}) < len(data):
