@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Literal
 
@@ -122,6 +122,19 @@ def test_a_record_that_another_thread_makes_for_the_first_time_too_is_made_right
     begun(second, x=2)
 
     assert second == Fresh(x=2)
+
+
+def test_a_field_that_the_constructor_does_not_take_has_its_default_all_the_same() -> None:
+    class Tally(Record):
+        name: str
+        seen: list[str] = field(default_factory=list, init=False)
+        most: int = field(default=3, init=False)
+
+    one, other = Tally(name="a"), Tally.load({"name": "a"})
+
+    assert one == other == Tally(name="a")
+    assert (one.seen, one.most) == ([], 3)
+    assert one.seen is not other.seen
 
 
 def test_records_answer_to_pydantics_names() -> None:

@@ -70,18 +70,18 @@ def _made_init(cls: Any) -> Any:
     taken: dict[bool, list[str]] = {False: [], True: []}  # parameters by whether they are keyword-only
     lines = []
     for each in dataclasses.fields(cls):
-        name, given = each.name, each.name
-        if not each.init:
-            continue  # a class attribute, or what __post_init__ sets
+        name = given = parameter = each.name
         if each.default_factory is not dataclasses.MISSING:
             names[f"_make_{name}"] = each.default_factory
-            given = f"_make_{name}() if {name} is _missing_ else {name}"
-            taken[each.kw_only is True].append(f"{name}=_missing_")
+            given = f"_make_{name}() if {name} is _missing_ else {name}" if each.init else f"_make_{name}()"
+            parameter = f"{name}=_missing_"
+        elif not each.init:
+            continue  # a class attribute, or what __post_init__ sets
         elif each.default is not dataclasses.MISSING:
             names[f"_default_{name}"] = each.default
-            taken[each.kw_only is True].append(f"{name}=_default_{name}")
-        else:
-            taken[each.kw_only is True].append(name)
+            parameter = f"{name}=_default_{name}"
+        if each.init:
+            taken[each.kw_only is True].append(parameter)
         lines.append(f"    self.{name} = {given}")
     if hasattr(cls, "__post_init__"):
         lines.append("    self.__post_init__()")

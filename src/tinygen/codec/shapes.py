@@ -150,33 +150,14 @@ def _frame_names(owner: Any) -> dict[str, Any]:
 
 
 _CLASSES: dict[Any, str] = {
-    None: "none",
-    type(None): "none",
-    object: "any",
-    bool: "bool",
-    int: "int",
-    float: "float",
-    str: "str",
-    datetime: "text",
-    date: "text",
-    time: "text",
-    bytes: "text",
-    timedelta: "duration",
+    **{None: "none", type(None): "none", object: "any", bool: "bool", int: "int", float: "float", str: "str"},
+    **{timedelta: "duration", **dict.fromkeys((datetime, date, time, bytes), "text")},
 }
 _CONTAINERS: dict[Any, str] = {
-    list: "list",
-    abc.Sequence: "list",
-    abc.MutableSequence: "list",
-    abc.Collection: "list",
-    abc.Iterable: "list",
-    set: "set",
-    abc.Set: "set",
-    abc.MutableSet: "set",
-    frozenset: "frozenset",
-    tuple: "tuple",
-    dict: "dict",
-    abc.Mapping: "dict",
-    abc.MutableMapping: "dict",
+    **dict.fromkeys((list, abc.Sequence, abc.MutableSequence, abc.Collection, abc.Iterable), "list"),
+    **dict.fromkeys((set, abc.Set, abc.MutableSet), "set"),
+    **{frozenset: "frozenset", tuple: "tuple"},
+    **dict.fromkeys((dict, abc.Mapping, abc.MutableMapping), "dict"),
 }
 _QUALIFIERS = ("Required", "NotRequired", "ReadOnly", "Final", "ClassVar")
 
