@@ -596,6 +596,18 @@ def test_a_secret_that_stands_in_the_environment_is_written_as_where_it_stands(m
     assert config["api_key"] == {"env": "TEAM_KEY"}
 
 
+@pytest.mark.parametrize("given", [{"api_keys": ["canary"]}, {"headers": {"cookies": {"session": "canary"}}}])
+def test_several_secrets_under_one_name_are_refused(given: dict[str, Any]) -> None:
+    class Keyed(Component):
+        def __init__(self, **more: Any) -> None: ...
+
+    register_component(Keyed, "acme.Keyed")
+
+    with pytest.raises(EncodeError, match="several secrets") as refused:
+        Keyed(**given).dump_component()
+    assert "canary" not in str(refused.value)
+
+
 def test_a_document_cannot_ask_for_other_secrets_of_the_program(monkeypatch: Any) -> None:
     monkeypatch.setenv("CLOUD_SECRET", "canary")
     config = {"model": "m", "base_url": "https://evil.example/v1", "api_key": {"env": "CLOUD_SECRET"}}

@@ -150,6 +150,13 @@ def test_records_answer_to_pydantics_names() -> None:
     assert TextMessage.model_json_schema()["required"][0] == "source"
 
 
+def test_json_text_is_as_pydantic_writes_it() -> None:
+    usage = RequestUsage(1, 2)
+
+    assert usage.model_dump_json() == '{"prompt_tokens":1,"completion_tokens":2}'
+    assert usage.model_dump_json(indent=1) == '{\n "prompt_tokens": 1,\n "completion_tokens": 2\n}'
+
+
 def test_fields_that_are_none_are_left_out_of_records_inside_too() -> None:
     asked = UserMessage(content="hi", source="u")
     message = HandoffMessage(content="x", source="a", target="b", context=[asked], metadata={"k": "v"})

@@ -132,7 +132,7 @@ class _Writer:
             at = f"{path}.{name}"
             if value is None and name in parameters and parameters[name].default is None:
                 continue
-            if isinstance(value, str) and value and _is_secret(name):
+            if _is_hidden(value, name, at):
                 config[name] = {"env": _variable_of(value, it._secret_variable(name))}
             elif name in types and not callable(value):
                 config[name] = _plain(value, at, types[name])
@@ -168,12 +168,26 @@ class _Writer:
         for key, each in value.items():
             if not isinstance(key, str):
                 raise EncodeError(path, f"the key {key!r:.80} is not a text")
-            if isinstance(each, str) and each and _is_secret(key):
+            if _is_hidden(each, key, f"{path}.{key}"):
                 variable = re.sub(r"\W", "_", f"{type(it).__name__}_{key}").upper()
                 written[key] = {"env": _variable_of(each, variable)}
             else:
                 written[key] = self.value(each, f"{path}.{key}", it)
         return written
+
+
+def _is_hidden(value: Any, name: str, path: str) -> bool:
+    """Whether a variable is to stand for a value. Raises `EncodeError` for several secrets: one cannot."""
+    if not value or not _is_secret(name):
+        return False
+    found = (
+        isinstance(value, Mapping) and set(value) != {"env"} and not _is_reference(value) and not _is_document(value)
+    )
+    if found or isinstance(value, (list, tuple)):
+        raise EncodeError(
+            path, f"several secrets cannot stand under {name!r}; let each have an argument or key of its own"
+        )
+    return isinstance(value, str)
 
 
 def _plain(value: Any, path: str, kind: Any) -> Any:

@@ -374,7 +374,9 @@ class StructuredMessage(_Parametrised[T]):
     def to_text(self) -> str:
         if self.format_string is None:
             return self._json()
-        return self.format_string.format(**self._data())
+        from . import codec
+
+        return self.format_string.format(**codec.encode(self.content))
 
     def to_model_text(self) -> str:
         return self.to_text()
@@ -387,15 +389,10 @@ class StructuredMessage(_Parametrised[T]):
             return _restore_structured, (*type(self)._made_of, self.__dict__)
         return super().__reduce__()
 
-    def _data(self) -> Any:
+    def _json(self) -> str:
         from . import codec
 
-        return codec.encode(self.content)
-
-    def _json(self) -> str:
-        import json
-
-        return json.dumps(self._data(), ensure_ascii=False, separators=(",", ":"))
+        return codec.dumps(self.content)
 
 
 def _restore_structured(base: Any, content_type: Any, state: dict[str, Any]) -> StructuredMessage[Any]:

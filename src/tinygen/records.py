@@ -175,10 +175,9 @@ class Record(_Declared):
         exclude_none: bool = False,
     ) -> str:
         """`dump` as JSON text."""
-        import json
+        from . import codec
 
-        data = self.model_dump(include=include, exclude=exclude, exclude_none=exclude_none)
-        return json.dumps(data, indent=indent, ensure_ascii=False)
+        return codec.dumps(self.model_dump(include=include, exclude=exclude, exclude_none=exclude_none), indent=indent)
 
     @classmethod
     def model_validate(cls, data: Any) -> Self:
