@@ -236,10 +236,7 @@ class _Builder:
         known = {entry[0] for entry in entries}
         dispatch = _Dispatch(cls, self.strict, "type" in known) if is_record(cls) else None
         known.update({"type"} if tag_of(cls) is not None else ())
-        if _is_simple(cls):
-            return _instance_decoder(cls, entries, dispatch, known if self.strict else None)
-        build = dict if hasattr(cls, "__required_keys__") else functools.partial(_build_from, cls)
-        return _mapping_decoder(build, entries, dispatch, known if self.strict else None)
+        return _object_decoder(cls, entries, dispatch, known if self.strict else None)
 
     def _entry(self, field: Field) -> tuple[str, Any, Converter, Callable[[], Any]]:
         absent = _required if field.required else field.factory if field.factory is not MISSING else None
@@ -369,50 +366,36 @@ def _is_generated(code: Any) -> bool:
     return name.startswith("__create_fn__")
 
 
-def _instance_decoder(cls: Any, entries: Any, dispatch: _Dispatch | None, known: set[str] | None) -> Converter:
-    """Decodes by setting field after field.
+def _object_decoder(cls: Any, entries: Any, dispatch: _Dispatch | None, known: set[str] | None) -> Converter:
+    """Decodes field after field; those of a simple class are set at once, others are what it is called with.
 
     Its source, a line or two per field, is made of field names and fixed text alone, as that of a dataclass's
     `__init__` is: twice as fast as a loop over the fields.
     """
+    simple = _is_simple(cls)
     lines = ["def decode_fields(data):", "    if data.__class__ is not dict:", "        data = as_object(data)"]
     if dispatch is not None:
         lines.append("    if data.get('type', unsaid) != own and (other := dispatch(data)) is not None:")
         lines.append("        return other(data)")
     if known is not None:
         lines += ["    if not known.issuperset(data):", "        raise unexpected(data, known)"]
-    lines += ["    made = make(cls)", "    try:", "        at = ''"]
+    lines += [f"    made = {'make(cls)' if simple else '{}'}", "    try:", "        at = ''"]
     names = {"cls": cls, "make": object.__new__, "as_object": _object, "known": known, "unexpected": _unexpected}
     names |= {"dispatch": dispatch, "own": getattr(dispatch, "own", None), "unsaid": getattr(dispatch, "unsaid", None)}
     for index, (name, plain, convert, absent) in enumerate(entries):
-        otherwise = f"convert_{index}(item) if item is not missing else absent_{index}()"
         lines += [f"        at = {name!r}", f"        item = data.get({name!r}, missing)"]
-        lines.append(f"        made.{name} = item if item.__class__ is plain_{index} else {otherwise}")
+        place = f"made.{name}" if simple else f"made[{name!r}]"
+        if not simple and absent is not _required:  # left to the class
+            place = f"if item is not missing: {place}"
+        otherwise = f"convert_{index}(item) if item is not missing else absent_{index}()"
+        lines.append(f"        {place} = item if item.__class__ is plain_{index} else {otherwise}")
         names |= {f"plain_{index}": plain, f"convert_{index}": convert, f"absent_{index}": absent}
-    lines += ["    except DecodeError as error:", "        under(error, at)", "        raise", "    return made"]
-    names |= {"missing": MISSING, "DecodeError": DecodeError, "under": under}
+    lines += ["    except DecodeError as error:", "        under(error, at)", "        raise"]
+    lines.append(f"    return {'made' if simple else 'build(made)'}")
+    build = dict if hasattr(cls, "__required_keys__") else functools.partial(_build_from, cls)
+    names |= {"missing": MISSING, "DecodeError": DecodeError, "under": under, "build": build}
     exec("\n".join(lines), names)
     return names["decode_fields"]  # type: ignore[no-any-return]
-
-
-def _mapping_decoder(build: Converter, entries: Any, dispatch: _Dispatch | None, known: set[str] | None) -> Converter:
-    def convert(data: Any) -> Any:
-        if data.__class__ is not dict:
-            data = _object(data)
-        if dispatch and (other := dispatch(data)) is not None:
-            return other(data)
-        if known is not None and not known.issuperset(data):
-            raise _unexpected(data, known)
-        values: dict[str, Any] = {}
-        for name, _, convert_item, absent in entries:
-            item = data.get(name, MISSING)
-            if item is not MISSING:
-                values[name] = _step(convert_item, item, name)
-            elif absent is _required:
-                raise lacking(name)
-        return build(values)
-
-    return convert
 
 
 def _build_from(cls: Any, values: dict[str, Any]) -> Any:
