@@ -232,11 +232,7 @@ class _Builder:
         return self._once(spec, lambda: self._fields(spec))
 
     def _fields(self, spec: Spec) -> Converter:
-        cls, entries = spec.tp, [self._entry(field) for field in fields(spec)]
-        known = {entry[0] for entry in entries}
-        dispatch = _Dispatch(cls, self.strict, "type" in known) if is_record(cls) else None
-        known.update({"type"} if tag_of(cls) is not None else ())
-        return _object_decoder(cls, entries, dispatch, known if self.strict else None)
+        return _object_decoder(spec.tp, [self._entry(field) for field in fields(spec)], self.strict)
 
     def _entry(self, field: Field) -> tuple[str, Any, Converter, Callable[[], Any]]:
         absent = _required if field.required else field.factory if field.factory is not MISSING else None
@@ -366,22 +362,24 @@ def _is_generated(code: Any) -> bool:
     return name.startswith("__create_fn__")
 
 
-def _object_decoder(cls: Any, entries: Any, dispatch: _Dispatch | None, known: set[str] | None) -> Converter:
+def _object_decoder(cls: Any, entries: Any, strict: bool) -> Converter:
     """Decodes field after field; those of a simple class are set at once, others are what it is called with.
 
     Its source, a line or two per field, is made of field names and fixed text alone, as that of a dataclass's
     `__init__` is: twice as fast as a loop over the fields.
     """
-    simple = _is_simple(cls)
+    simple, known = _is_simple(cls), {entry[0] for entry in entries}
+    names: dict[str, Any] = {"under": under, "missing": MISSING, "DecodeError": DecodeError}
+    names |= {"as_object": _object, "known": known, "unexpected": _unexpected}
     lines = ["def decode_fields(data):", "    if data.__class__ is not dict:", "        data = as_object(data)"]
-    if dispatch is not None:
-        lines.append("    if data.get('type', unsaid) != own and (other := dispatch(data)) is not None:")
-        lines.append("        return other(data)")
-    if known is not None:
+    if is_record(cls):
+        names |= _told_apart(cls, strict, "type" in known)
+        known.update({"type"} if tag_of(cls) is not None else ())
+        lines.append("    if data.get('type', unsaid) != own and (other := as_told(data)) is not missing:")
+        lines.append("        return other")
+    if strict:
         lines += ["    if not known.issuperset(data):", "        raise unexpected(data, known)"]
     lines += [f"    made = {'make(cls)' if simple else '{}'}", "    try:", "        at = ''"]
-    names = {"cls": cls, "make": object.__new__, "as_object": _object, "known": known, "unexpected": _unexpected}
-    names |= {"dispatch": dispatch, "own": getattr(dispatch, "own", None), "unsaid": getattr(dispatch, "unsaid", None)}
     for index, (name, plain, convert, absent) in enumerate(entries):
         lines += [f"        at = {name!r}", f"        item = data.get({name!r}, missing)"]
         place = f"made.{name}" if simple else f"made[{name!r}]"
@@ -393,7 +391,7 @@ def _object_decoder(cls: Any, entries: Any, dispatch: _Dispatch | None, known: s
     lines += ["    except DecodeError as error:", "        under(error, at)", "        raise"]
     lines.append(f"    return {'made' if simple else 'build(made)'}")
     build = dict if hasattr(cls, "__required_keys__") else functools.partial(_build_from, cls)
-    names |= {"missing": MISSING, "DecodeError": DecodeError, "under": under, "build": build}
+    names |= {"cls": cls, "make": object.__new__, "build": build}
     exec("\n".join(lines), names)
     return names["decode_fields"]  # type: ignore[no-any-return]
 
@@ -412,33 +410,16 @@ def _build(make: Converter, name: str, values: Any) -> Any:
 # --- records and unions
 
 
-class _Dispatch:
-    """Finds the record that data says it is.
+def _told_apart(cls: Any, strict: bool, has_field: bool) -> dict[str, Any]:
+    """What a record's decoder asks of the `type` of data: its `own`, what an `unsaid` one is, and who takes any other.
 
-    `own` is the tag of the class that is asked for, `unsaid` what to take for a `type` that is not given.
+    A type that names no record is refused; where `type` is a field like others, or the record has no tag, it says
+    nothing, and `as_told` gives MISSING.
     """
-
-    def __init__(self, cls: Any, strict: bool, has_field: bool) -> None:
-        self.cls = cls
-        self.strict = strict
-        self.has_field = has_field  # `type` is a field like others, unless it names a declared record
-        self.tagged = tag_of(cls) is not None
-        self.own = getattr(cls, "type", None)
-        self.unsaid = None if self.tagged and is_abstract(cls) else self.own
-
-    def __call__(self, data: Any) -> Converter | None:
-        """The converter of the record that the data's `type` names; None for the class itself."""
-        tag = data.get("type", MISSING)
-        if tag is MISSING and self.unsaid == self.own:
-            return None
-        if tag is MISSING:
-            raise DecodeError(".type", f"this key is missing; it says which {self.cls.__name__} this is")
-        found = declared(tag, self.cls)
-        if found is not None and found is not self.cls:
-            return _converter(found, self.strict)
-        if found is None and self.tagged and not self.has_field:
-            raise _wrong_tag(tag, [self.cls])
-        return None
+    tagged, abstract, own = tag_of(cls) is not None, is_abstract(cls), getattr(cls, "type", None)
+    free = not tagged or (has_field and not abstract)
+    as_told = _by_tag([cls], strict, (lambda data: MISSING) if free else None)
+    return {"own": own, "unsaid": None if tagged and abstract else own, "as_told": as_told}
 
 
 def _wrong_tag(tag: Any, classes: list[type]) -> DecodeError:
