@@ -1014,6 +1014,20 @@ def test_a_class_declared_later_is_found_by_a_union_that_was_used_before() -> No
     assert type(codec.decode(BaseAgentEvent | BaseChatMessage, data)) is Latecomer
 
 
+def test_a_class_declared_later_is_found_by_its_base_that_was_used_before() -> None:
+    data = {"type": "Afterthought", "source": "a"}
+    for _ in range(2):
+        with pytest.raises(DecodeError, match="'Afterthought' is not a known BaseAgentEvent"):
+            codec.decode(BaseAgentEvent, data)
+
+        class Afterthought(BaseAgentEvent):
+            pass
+
+        assert type(codec.decode(BaseAgentEvent, data)) is Afterthought
+        del Afterthought
+        gc.collect()
+
+
 def test_errors_of_the_codec_survive_pickling_by_their_parts() -> None:
     for error in (DecodeError("$.a", "b"), EncodeError("$.a", "b")):
         make, parts = error.__reduce__()  # type: ignore[misc]

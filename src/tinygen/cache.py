@@ -25,16 +25,9 @@ if TYPE_CHECKING:
 
     T = TypeVar("T", default=Any)
 else:
-    from types import GenericAlias
+    from .component import Subscripted as Generic
 
-    T = None
-
-    class Generic:
-        """Stands in for `typing.Generic`."""
-
-        __class_getitem__ = classmethod(GenericAlias)
-
-    Protocol = Generic
+    T, Protocol = None, Generic
 
 BUSY = 5.0  # seconds to wait for another process that writes
 _RECORD = "$record"

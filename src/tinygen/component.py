@@ -34,18 +34,18 @@ _VIEWS = frozenset({type({}.keys()), type({}.values()), type({}.items())})
 
 if TYPE_CHECKING:
 
-    class _Configured(Generic[ConfigT]): ...
+    class Subscripted(Generic[ConfigT]): ...
 
 else:
     ConfigT = None
 
-    class _Configured:
-        """AutoGen's components derive from `Component[Config]`."""
+    class Subscripted:
+        """Stands in for `typing.Generic`: AutoGen's components derive from `Component[Config]`."""
 
         __class_getitem__ = classmethod(GenericAlias)
 
 
-class Component(_Configured[ConfigT]):
+class Component(Subscripted[ConfigT]):
     """Base of what can be made again: agents, teams, tools, models, contexts, conditions, executors.
 
     Set `renewable = False` in a class whose objects all sessions share, such as a store.

@@ -135,9 +135,7 @@ class _Builder:
         return choice(written_members(spec))
 
     def _enum(self, spec: Spec) -> Converter:
-        if issubclass(spec.tp, enum.Flag):
-            return flag_decoder(spec.tp)
-        return choice(written_members(spec))
+        return flag_decoder(spec.tp) if issubclass(spec.tp, enum.Flag) else self._literal(spec)
 
     def _image(self, spec: Spec) -> Converter:
         return _one_text("data", name_of(spec), spec.tp.from_base64, self.strict)
