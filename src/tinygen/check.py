@@ -8,6 +8,7 @@ import sys
 from functools import partial
 from importlib import import_module
 
+from . import codec
 from .assistant import AssistantAgent
 from .conditions import (
     AndTerminationCondition,
@@ -90,8 +91,6 @@ def main(what: str) -> int:
 
 
 def _from_document(path: Path | str) -> TaskRunner:
-    from . import codec
-
     with open(path, "rb") as file:
         document = codec.loads(file.read())
     return TaskRunner.load_component(document)

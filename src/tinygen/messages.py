@@ -16,6 +16,7 @@ from datetime import datetime
 from weakref import WeakValueDictionary
 
 from .clock import new_id, now
+from .errors import ConfigError
 from .records import SPARSE, Record, pydantic_schema
 from .usage import RequestUsage as RequestUsage
 from .usage import RunUsage as RunUsage
@@ -557,8 +558,6 @@ def _without_images(message: LLMMessage) -> LLMMessage:
 
 def as_messages(task: str | BaseChatMessage | Sequence[BaseChatMessage] | None) -> list[BaseChatMessage]:
     """The messages that a `task` stands for; text is said by "user". Raises `ConfigError` for anything else."""
-    from .errors import ConfigError
-
     if task is None:
         return []
     if isinstance(task, str):
