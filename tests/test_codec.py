@@ -1003,6 +1003,20 @@ def test_a_class_declared_again_takes_the_place_of_the_one_that_is_gone() -> Non
         gc.collect()
 
 
+def test_a_class_that_is_garbage_only_is_in_nobodys_way() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+
+            class Fleeting(BaseChatMessage): ...
+
+            assert type(codec.decode(BaseChatMessage, {"type": "Fleeting", "source": "a"})) is Fleeting
+            del Fleeting
+    finally:
+        gc.enable()
+
+
 def test_a_class_declared_later_is_found_by_a_union_that_was_used_before() -> None:
     data = {"type": "Latecomer", "source": "a"}
     with pytest.raises(DecodeError, match="'Latecomer' is not a known"):

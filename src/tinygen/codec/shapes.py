@@ -11,6 +11,7 @@ import collections.abc as abc
 import dataclasses
 import enum
 import functools
+import gc
 import importlib
 import inspect
 import json
@@ -431,11 +432,19 @@ def is_abstract(cls: type) -> bool:
 
 def declared(tag: Any, cls: type) -> type | None:
     """The record declared under `tag` that is a `cls`; `cls` itself before others. Raises if two would do."""
-    found = [made for made in records().get(tag, ()) if issubclass(made, cls)] if isinstance(tag, str) else []
+    found = _declared(tag, cls)
+    if len(found) > 1 and cls not in found:
+        found.clear()
+        gc.collect()  # classes that nobody has any more may be there still
+        found = _declared(tag, cls)
     if len(found) < 2 or cls in found:
         return cls if cls in found else next(iter(found), None)
     places = " and ".join(sorted({f"{made.__module__}.{made.__qualname__}" for made in found}))
     raise DecodeError("", f"the type {tag!r} is ambiguous, {len(found)} classes have that name ({places}); rename one")
+
+
+def _declared(tag: Any, cls: type) -> list[type]:
+    return [made for made in records().get(tag, ()) if issubclass(made, cls)] if isinstance(tag, str) else []
 
 
 def records() -> Any:
