@@ -455,6 +455,14 @@ def test_a_secret_that_a_class_writes_and_reads_itself_is_named_after_it_and_com
     assert Vault.load_component(made).secret == "canary"
 
 
+def test_the_identity_of_a_client_holds_no_password_of_an_address() -> None:
+    class Proxied(ReplayChatCompletionClient):
+        def __init__(self, proxies: list[str]) -> None:
+            super().__init__([])
+
+    assert Proxied(["http://me:canary@proxy.test/x"]).identity()["settings"] == {"proxies": ["http://proxy.test/x"]}
+
+
 def test_a_client_that_is_given_a_class_without_a_schema_is_like_no_other() -> None:
     class Odd(ReplayChatCompletionClient):
         def __init__(self, transport: type) -> None:

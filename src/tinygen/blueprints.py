@@ -398,6 +398,8 @@ def _public(value: Any) -> Any:
         return {name: each for name, each in shown.items() if each is not None and each != {}}
     if isinstance(value, (list, tuple)):
         return [_public(each) for each in value]
+    if isinstance(value, str):
+        return _WITH_PASSWORD.sub(r"\1", value)
     return {"type": value.__qualname__, "schema": codec.schema(value)} if isinstance(value, type) else value
 
 
@@ -413,7 +415,7 @@ _SECRET = re.compile(
     r"api_?key|secret|password|passphrase|authorization|cookie|credential|"
     r"^token$|(auth|access|ad|api|bearer|refresh|session)_token$"
 )
-_WITH_PASSWORD = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s@]*:[^/\s@]+@", re.IGNORECASE)
+_WITH_PASSWORD = re.compile(r"([a-z][a-z0-9+.-]*://)[^/\s@]*:[^/\s@]+@", re.IGNORECASE)
 
 
 def _is_secret(name: str) -> bool:
