@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Mapping
 
 from ..clock import REAL
 from ..component import Component
@@ -15,7 +16,7 @@ from ..telemetry import ambient
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
     from typing import Any, Literal, Protocol, TypedDict
 
     from typing_extensions import NotRequired
@@ -116,7 +117,14 @@ class ChatCompletionClient(Component):
             extra_create_args: further fields of the provider's request.
             cancellation_token: stops the call; it then raises `asyncio.CancelledError`.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define create()")
+        arguments = _arguments(tools, tool_choice, json_output, extra_create_args)
+        if _is_known(self):
+            return await self._create(messages, cancellation_token=cancellation_token, **arguments)
+
+        async def call() -> CreateResult:
+            return await self._create(messages, cancellation_token=cancellation_token, **arguments)
+
+        return await effect("model", _request(messages, arguments), call, CreateResult, **_names(self))
 
     def create_stream(
         self,
@@ -129,6 +137,23 @@ class ChatCompletionClient(Component):
         cancellation_token: CancellationToken | None = None,
     ) -> AsyncGenerator[str | CreateResult, None]:
         """Ask once, and get the text in pieces as it comes; the last item is the whole `CreateResult`."""
+        arguments = _arguments(tools, tool_choice, json_output, extra_create_args)
+
+        def stream() -> AsyncGenerator[str | CreateResult, None]:
+            return self._create_stream(messages, cancellation_token=cancellation_token, **arguments)
+
+        if _is_known(self):
+            return stream()
+        return effect_stream("model", _request(messages, arguments), stream, CreateResult, **_names(self))
+
+    # what our own clients define: what `create` and `create_stream` do, once it is told to the run and its listeners
+
+    async def _create(self, messages: Sequence[LLMMessage], **arguments: Any) -> CreateResult:
+        raise NotImplementedError(f"{type(self).__name__} must define create()")
+
+    def _create_stream(
+        self, messages: Sequence[LLMMessage], **arguments: Any
+    ) -> AsyncGenerator[str | CreateResult, None]:
         raise NotImplementedError(f"{type(self).__name__} must define create_stream()")
 
     async def close(self) -> None:
@@ -181,60 +206,6 @@ class ChatCompletionClient(Component):
         return {"class": class_name(type(self)), "settings": settings}
 
 
-class ObservedClient(ChatCompletionClient):
-    """Base of our own clients: each call is an effect of its run, and told to listeners, by whomever it is made.
-
-    A subclass defines `_create` and `_create_stream`, which take what `create` and `create_stream` do.
-    """
-
-    async def create(
-        self,
-        messages: Sequence[LLMMessage],
-        *,
-        tools: Sequence[Tool | ToolSchema] = (),
-        tool_choice: ToolChoice = "auto",
-        json_output: bool | type[Any] | None = None,
-        extra_create_args: Mapping[str, Any] = {},
-        cancellation_token: CancellationToken | None = None,
-    ) -> CreateResult:
-        arguments = _arguments(tools, tool_choice, json_output, extra_create_args)
-
-        if _is_known(self):
-            return await self._create(messages, cancellation_token=cancellation_token, **arguments)
-
-        async def call() -> CreateResult:
-            return await self._create(messages, cancellation_token=cancellation_token, **arguments)
-
-        return await effect("model", _request(messages, arguments), call, CreateResult, **_names(self))
-
-    def create_stream(
-        self,
-        messages: Sequence[LLMMessage],
-        *,
-        tools: Sequence[Tool | ToolSchema] = (),
-        tool_choice: ToolChoice = "auto",
-        json_output: bool | type[Any] | None = None,
-        extra_create_args: Mapping[str, Any] = {},
-        cancellation_token: CancellationToken | None = None,
-    ) -> AsyncGenerator[str | CreateResult, None]:
-        arguments = _arguments(tools, tool_choice, json_output, extra_create_args)
-
-        def stream() -> AsyncGenerator[str | CreateResult, None]:
-            return self._create_stream(messages, cancellation_token=cancellation_token, **arguments)
-
-        if _is_known(self):
-            return stream()
-        return effect_stream("model", _request(messages, arguments), stream, CreateResult, **_names(self))
-
-    async def _create(self, messages: Sequence[LLMMessage], **arguments: Any) -> CreateResult:
-        raise NotImplementedError
-
-    def _create_stream(
-        self, messages: Sequence[LLMMessage], **arguments: Any
-    ) -> AsyncGenerator[str | CreateResult, None]:
-        raise NotImplementedError
-
-
 def _is_known(client: ChatCompletionClient) -> bool:
     """Whether the model call that begins here is part of an effect already, or nobody would hear of it."""
     scope = current_scope()
@@ -248,8 +219,8 @@ def _is_known(client: ChatCompletionClient) -> bool:
 
 
 def _tells(client: ChatCompletionClient) -> bool:
-    """Whether an effect here would be told of twice."""
-    return isinstance(client, ObservedClient) and current_scope() is None
+    """Whether `create` of this client is an effect itself, so that another one here would be told of twice."""
+    return type(client)._create is not ChatCompletionClient._create and current_scope() is None
 
 
 async def ask(
@@ -324,14 +295,28 @@ def _arguments(
 def _request(messages: Sequence[LLMMessage], arguments: dict[str, Any]) -> dict[str, Any]:
     """What tells one model call from another, in terms the codec can encode."""
     request = {**arguments, "messages": messages}
-    for key, value in request.items():
-        if isinstance(value, type):
-            request[key] = value.__name__
+    for key in ("json_output", "extra_create_args"):
+        if key in request:
+            request[key] = without_types(request[key], type_name)
     if not isinstance(choice := request.get("tool_choice", ""), str):
         request["tool_choice"] = schema_of(choice)["name"]
     if "tools" in request:
         request["tools"] = [schema_of(tool) for tool in request["tools"]]
     return request
+
+
+def without_types(value: Any, shown: Callable[[Any], Any]) -> Any:
+    """`value` as data: in the place of each type in it stands what `shown` makes of that."""
+    if isinstance(value, Mapping):
+        return {name: without_types(each, shown) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_types(each, shown) for each in value]
+    return shown(value) if isinstance(value, type) or hasattr(value, "__args__") else value
+
+
+def type_name(kind: Any) -> str:
+    """What a type is called; also `list[int]` and `int | str`, which have no name."""
+    return str(kind) if hasattr(kind, "__args__") else kind.__name__
 
 
 # servers that speak OpenAI's chat protocol: base URL, variables that may hold the key, dialect (see dialects.py)

@@ -23,7 +23,7 @@ from ..errors import (
     ServerError,
 )
 from ..messages import FunctionCall, RequestUsage, ThoughtChunk
-from . import ObservedClient, class_name
+from . import ChatCompletionClient, class_name
 from .conversations import Conversations
 from .dialects import CHAT, with_fitting_names
 from .exchange import Exchange, Waiting
@@ -77,7 +77,7 @@ _lock = threading.Lock()
 # --- the base of every client
 
 
-class HTTPChatCompletionClient(ObservedClient):
+class HTTPChatCompletionClient(ChatCompletionClient):
     """A model behind HTTP.
 
     A provider is a class that derives from this one. It sets `_url` and `_headers` and defines `_body` (an `Ask`

@@ -22,7 +22,7 @@ from .. import codec
 from ..cache import InMemoryStore
 from ..errors import ConfigError, DecodeError
 from ..messages import CreateResult, FunctionCall, RequestUsage
-from . import schema_of, will_answer
+from . import schema_of, type_name, will_answer, without_types
 from .wire import MessageTexts
 from .wrappers import Wrapper, closed, pieces_of, whole
 
@@ -132,8 +132,8 @@ class ChatCompletionCache(Wrapper):
             rest = {
                 "tools": [schema_of(tool) for tool in tools],
                 "tool_choice": tool_choice if isinstance(tool_choice, str) else [schema_of(tool_choice)["name"]],
-                "json_output": _data(json_output),
-                "extra": _data(extra_create_args),
+                "json_output": without_types(json_output, _schema),
+                "extra": without_types(extra_create_args, _schema),
             }
             parts += ["", codec.digest(rest)]
         return f"tinygen:1:{hashlib.sha256(' '.join(parts).encode()).hexdigest()}"
@@ -306,12 +306,5 @@ def _copy(result: CreateResult, *, cached: bool) -> CreateResult:
     return result.model_copy(update=made)
 
 
-def _data(value: Any) -> Any:
-    """`value` with a schema in the place of each type."""
-    if isinstance(value, Mapping):
-        return {name: _data(each) for name, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_data(each) for each in value]
-    if isinstance(value, type) or hasattr(value, "__args__"):
-        return {"type": getattr(value, "__name__", str(value)), "schema": codec.schema(value)}
-    return value
+def _schema(kind: Any) -> dict[str, Any]:
+    return {"type": type_name(kind), "schema": codec.schema(kind)}

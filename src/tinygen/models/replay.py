@@ -9,7 +9,7 @@ from inspect import isawaitable
 from ..errors import ConfigError
 from ..messages import CreateResult, FunctionCall, FunctionExecutionResult, RequestUsage, ThoughtChunk
 from ..records import Record
-from . import ObservedClient, permissive, schema_of
+from . import ChatCompletionClient, permissive, schema_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Chunks(Record, kw_only=False):
     end: Reply | None = None
 
 
-class ReplayChatCompletionClient(ObservedClient):
+class ReplayChatCompletionClient(ChatCompletionClient):
     """A model that gives prepared replies, one a call, in the order of the calls.
 
         model = ReplayChatCompletionClient([[FunctionCall("1", '{"city": "Oslo"}', "weather")], "It rains."])

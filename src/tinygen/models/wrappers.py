@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from ..errors import ConfigError, IncompleteResponse, ModelError, RateLimitError, RequestError, positive_int
 from ..journal import remark, what_failed
 from ..messages import CreateResult, RequestUsage, ThoughtChunk
-from . import ChatCompletionClient, ObservedClient, will_answer
+from . import ChatCompletionClient, will_answer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
     from typing_extensions import Self
@@ -31,10 +31,9 @@ if TYPE_CHECKING:
     Ask = tuple[Callable[..., Awaitable[CreateResult]], Callable[..., AsyncGenerator[str | CreateResult, None]]]
 
 _PIECE = re.compile(r"\S+\s*|\s+")
-_MODELS = __package__  # where our own clients are
 
 
-class Wrapper(ObservedClient):
+class Wrapper(ChatCompletionClient):
     """Base of the clients that stand around others. A subclass defines `_create` and `_create_stream`.
 
     It asks through `self._asks`: `create` and `create_stream` of each client, which take the arguments as they came.
@@ -68,11 +67,15 @@ class Wrapper(ObservedClient):
 
     def actual_usage(self) -> RequestUsage:
         """Tokens used so far by all the clients, without answers from a cache."""
-        return sum((client.actual_usage() for client in self._clients), RequestUsage(0, 0))
+        return sum((client.actual_usage() for client in self._different()), RequestUsage(0, 0))
 
     def total_usage(self) -> RequestUsage:
         """Tokens used so far by all the clients."""
-        return sum((client.total_usage() for client in self._clients), RequestUsage(0, 0))
+        return sum((client.total_usage() for client in self._different()), RequestUsage(0, 0))
+
+    def _different(self) -> Iterable[ChatCompletionClient]:
+        """The clients, each once: one may be in the list again, to be tried again."""
+        return {id(client): client for client in self._clients}.values()
 
     def count_tokens(self, messages: Sequence[LLMMessage], *, tools: Sequence[Tool | ToolSchema] = ()) -> int:
         """About how many tokens a request takes, of the client that counts most."""
@@ -111,8 +114,8 @@ def _unheard(client: ChatCompletionClient) -> Ask:
         raise ConfigError(f"expected a model client, a ChatCompletionClient, not {client!r:.200}")
     asks: list[Any] = []
     for name in ("create", "create_stream"):
-        ours = getattr(type(client), name).__module__.startswith(_MODELS)  # not overridden by the user
-        ask = getattr(client, f"_{name}" if ours and isinstance(client, ObservedClient) else name)
+        ours = getattr(type(client), name) is getattr(ChatCompletionClient, name)  # not overridden by the user
+        ask = getattr(client, f"_{name}" if ours else name)
         asks.append(ask if isinstance(client, Wrapper) else _billed(client, ask))
     return asks[0], asks[1]
 
@@ -170,11 +173,12 @@ class _Several(Wrapper):
         self._mends = mends or another_may_mend
 
     def _pick(self, asked: list[int]) -> int | None:
-        """The number of the client to ask next; it counts as busy until `_done`."""
+        """The number of the client to ask after those; it counts as busy until `_done`."""
         raise NotImplementedError
 
-    def _done(self, at: int, failure: BaseException | None) -> None:
-        """A client has answered, or failed."""
+    def _done(self, asked: list[int], failure: BaseException | None) -> bool:
+        """The last one asked has answered, or failed: whether to ask another."""
+        return isinstance(failure, Exception) and self._mends(failure)
 
     async def _create(self, messages: Sequence[LLMMessage], **arguments: Any) -> CreateResult:
         asked: list[int] = []
@@ -184,12 +188,11 @@ class _Several(Wrapper):
             try:
                 result = await self._asks[at][0](messages, **arguments)
             except BaseException as error:  # noqa: BLE001 - the next client is asked, or it is raised
-                self._done(at, error)
-                if not isinstance(error, Exception) or not self._mends(error):
+                if not self._done(asked, error):
                     raise
                 self._failed(at, error, failures)
             else:
-                self._done(at, None)
+                self._done(asked, None)
                 return result
         raise self._all_failed(failures)
 
@@ -205,21 +208,22 @@ class _Several(Wrapper):
             try:
                 stream = self._asks[at][1](messages, **arguments)
                 async for item in stream:
-                    yield item
-                whole(item)
+                    if isinstance(item, str):
+                        yield item
+                answer = whole(item)
             except BaseException as error:  # noqa: BLE001 - the next client is asked, or it is raised
-                self._done(at, error)
-                if not isinstance(error, Exception) or item is not None or not self._mends(error):
+                if not self._done(asked, error) or item is not None:
                     raise
                 self._failed(at, error, failures)
             else:
-                self._done(at, None)
+                self._done(asked, None)
+                yield answer
                 return
             finally:
                 await closed(stream)
         raise self._all_failed(failures)
 
-    def _failed(self, at: int, error: Exception, failures: list[Exception]) -> None:
+    def _failed(self, at: int, error: Any, failures: list[Exception]) -> None:
         failures.append(error)
         remark("model", self._clients[at].model_info["family"], {**what_failed(error), "client": at})
 
@@ -229,7 +233,10 @@ class _Several(Wrapper):
         if len(failures) == 1:
             return error
         before = "; ".join(f"{type(each).__name__}: {each}" for each in failures[:-1])
-        summed = copy.copy(error)  # the client may raise the same object again
+        try:
+            summed = copy.copy(error)  # the client may raise the same object again
+        except TypeError:  # a class of the user's that is made in a way of its own
+            return error
         summed.args = (f"{error} (The last of {len(failures)} clients. Before it: {before})",)
         summed.__cause__ = error
         return summed
@@ -265,11 +272,11 @@ class _Member:
     busy: int = 0
     failures: int = 0
     opens: float | None = None  # when it may be asked again, after it failed
-    probing: bool = False
+    probe: list[int] | None = None  # the call that tries it then, known by whom that asked
 
     def rests(self, now: float) -> bool:
         """Whether it is not to be asked now."""
-        return self.opens is not None and (self.probing or now < self.opens)
+        return self.opens is not None and (self.probe is not None or now < self.opens)
 
 
 class LoadBalancingClient(_Several):
@@ -312,7 +319,7 @@ class LoadBalancingClient(_Several):
         chosen, least, begins = None, (0.0, 0.0), 0.0
         with self._lock:
             for at, member in enumerate(self._members):
-                if at in asked or (member.opens is not None and member.rests(now)):
+                if at in asked or member.rests(now):
                     continue
                 # who was busy or at rest for long does not make up for it
                 begin = max(member.turn, self._turn - member.share)
@@ -324,23 +331,30 @@ class LoadBalancingClient(_Several):
                 self._turn = max(self._turn, begins)
                 member.turn = least[1]
                 member.busy += 1
-                member.probing = member.opens is not None
+                if member.opens is not None:
+                    member.probe = asked
         return chosen
 
-    def _done(self, at: int, failure: BaseException | None) -> None:
-        member = self._members[at]
+    def _done(self, asked: list[int], failure: BaseException | None) -> bool:
+        member = self._members[asked[-1]]
         with self._lock:
             member.busy -= 1
-            rested = member.opens is not None and not member.probing
-            member.probing = False
+            late = member.opens is not None and member.probe is not asked  # it was asked before it rested
+            if member.probe is asked:
+                member.probe = None
+        mends = super()._done(asked, failure)
+        with self._lock:
+            if late:
+                return mends
             if failure is None:
                 member.failures, member.opens = 0, None
-            elif isinstance(failure, Exception) and self._mends(failure) and not rested:
+            elif mends:
                 member.failures += 1
                 wait = failure.retry_after if isinstance(failure, RateLimitError) else None
                 if wait is not None or member.failures >= self._failures:
                     rest = self._cool_down if wait is None else wait
                     member.opens = asyncio.get_running_loop().time() + rest
+        return mends
 
     def _all_failed(self, failures: list[Exception]) -> Exception:
         if failures:
