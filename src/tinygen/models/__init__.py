@@ -269,11 +269,20 @@ def _names(client: ChatCompletionClient) -> dict[str, Any]:
     return {"name": name, "price": price}
 
 
-def will_answer(client: ChatCompletionClient) -> None:
-    """Count what this model call uses as that of `client`: a wrapper that asks another one is not who answers."""
+def will_answer(client: ChatCompletionClient, billed: tuple[str, Any] | None = None) -> None:
+    """Count what this model call uses as that of `client`: a wrapper that asks another one is not who answers.
+
+    `billed` is what `answering` said where the answer came from, if that was another model call.
+    """
     scope = current_scope()
     if scope is not None and scope.inside == "model":
-        scope.answered = client.billing()
+        scope.answered = billed or client.billing()
+
+
+def answering() -> tuple[str, Any] | None:
+    """As whose answer this model call counts: name and price."""
+    scope = current_scope()
+    return None if scope is None else scope.answered
 
 
 def _arguments(

@@ -16,13 +16,13 @@ import asyncio
 import copy
 import hashlib
 from collections.abc import Mapping
-from inspect import isawaitable
+from inspect import isawaitable, iscoroutinefunction
 
 from .. import codec
 from ..cache import InMemoryStore
 from ..errors import ConfigError, DecodeError
 from ..messages import CreateResult, FunctionCall, RequestUsage
-from . import schema_of, type_name, will_answer, without_types
+from . import answering, schema_of, type_name, will_answer, without_types
 from .wire import MessageTexts
 from .wrappers import Wrapper, closed, pieces_of, whole
 
@@ -61,6 +61,7 @@ class ChatCompletionCache(Wrapper):
             if not callable(getattr(self._store, name, None)):
                 raise ConfigError(f"store must have the methods get and set, which {store!r:.200} has not")
         self._blocks: Sequence[str] = getattr(self._store, "blocks", ())
+        self._waits = "get" in self._blocks or iscoroutinefunction(self._store.get)
         self._digests = MessageTexts(codec.digest)
         self._who = ""
         self._flights: dict[tuple[asyncio.AbstractEventLoop, str], _Flight] = {}
@@ -77,17 +78,13 @@ class ChatCompletionCache(Wrapper):
         cancellation_token: CancellationToken | None = None,
         **arguments: Any,
     ) -> CreateResult:
-        key = self._key(messages, **arguments)
-        flight, found = self._begin(key)
-        if flight is None:
-            if (hit := self._hit(found, key)) is not None:
-                return hit
-            flight = self._fly(key, found, lambda _: self._asks[0][0](messages, **arguments))
-        flight.callers += 1
+        found = self._begin(self._key(messages, **arguments), lambda _: self._asks[0][0](messages, **arguments))
+        if isinstance(found, CreateResult):
+            return found
         try:
-            return self._landed(await flight.result(cancellation_token), flight)
+            return self._landed(await found.result(cancellation_token), found)
         finally:
-            await flight.leave()
+            await found.leave()
 
     async def _create_stream(
         self,
@@ -96,26 +93,30 @@ class ChatCompletionCache(Wrapper):
         cancellation_token: CancellationToken | None = None,
         **arguments: Any,
     ) -> AsyncGenerator[str | CreateResult, None]:
-        key = self._key(messages, **arguments)
-        flight, found = self._begin(key)
-        if flight is None:
-            if (hit := self._hit(found, key)) is not None:
-                for piece in pieces_of(hit):
-                    yield piece
-                yield hit
-                return
-            flight = self._fly(key, found, lambda flight: flight.read(self._asks[0][1](messages, **arguments)))
-        flight.callers += 1
+        def ask(flight: _Flight) -> Awaitable[CreateResult]:
+            return flight.read(self._asks[0][1](messages, **arguments))
+
+        found = self._begin(self._key(messages, **arguments), ask)
+        if isinstance(found, CreateResult):
+            for piece in pieces_of(found):
+                yield piece
+            yield found
+            return
         try:
-            pieces = flight.follow(cancellation_token)
-            try:
-                async for piece in pieces:
+            seen = 0
+            while seen < len(found.pieces) or not found.is_over:
+                if seen == len(found.pieces):
+                    await found.news(cancellation_token)
+                else:
+                    seen += 1
+                    yield found.pieces[seen - 1]
+            result = await found.result(cancellation_token)
+            if not seen:  # whoever began it did not ask for a stream
+                for piece in pieces_of(result):
                     yield piece
-            finally:
-                await pieces.aclose()
-            yield self._landed(await flight.result(cancellation_token), flight)
+            yield self._landed(result, found)
         finally:
-            await flight.leave()
+            await found.leave()
 
     def _key(
         self,
@@ -138,62 +139,53 @@ class ChatCompletionCache(Wrapper):
             parts += ["", codec.digest(rest)]
         return f"tinygen:1:{hashlib.sha256(' '.join(parts).encode()).hexdigest()}"
 
-    # where they are kept
+    def _begin(self, key: str, ask: Callable[[_Flight], Awaitable[CreateResult]]) -> CreateResult | _Flight:
+        """The answer, where the store has it at once; or else the flight to take part in, and to `leave`."""
+        place = asyncio.get_running_loop(), key
+        flight = self._flights.get(place)
+        if flight is None:
+            kept = None if self._waits else self._store.get(key)
+            if kept is not None:
+                if not isawaitable(kept):
+                    return self._hit(kept, key)
+                self._waits = True
 
-    def _begin(self, key: str) -> tuple[_Flight | None, Any]:
-        """The flight to take part in, or else what the store has at once: perhaps only something to wait for."""
-        flight = self._flights.get((asyncio.get_running_loop(), key))
-        if flight is not None and flight.is_over:
-            flight = None
-        return flight, None if flight is not None or "get" in self._blocks else self._store.get(key)
+            async def work(flight: _Flight) -> CreateResult:
+                found = kept
+                if self._waits:
+                    found = await (self._stored("get", key) if kept is None else kept)
+                if found is not None:
+                    return self._hit(found, key)
+                result = await ask(flight)
+                if result.finish_reason in _KEPT:
+                    await self._stored("set", key, _copy(result, cached=False))
+                return result
 
-    async def _find(self, key: str, found: Any) -> CreateResult | None:
-        """What the store has, where that takes time."""
-        if "get" in self._blocks:
-            found = await asyncio.to_thread(self._store.get, key)
-        return self._hit(await found if isawaitable(found) else found, key)
+            flight = _Flight(work, self._flights, place)
+        flight.callers += 1
+        return flight
 
-    async def _keep(self, key: str, result: CreateResult) -> None:
-        if result.finish_reason in _KEPT:
-            kept = _copy(result, cached=False)
-            if "set" in self._blocks:
-                done = await asyncio.to_thread(self._store.set, key, kept)
-            else:
-                done = self._store.set(key, kept)
-            if done is not None and isawaitable(done):
-                await done
+    async def _stored(self, name: str, *arguments: Any) -> Any:
+        """Call a method of the store, in the way that it wants to be called."""
+        method = getattr(self._store, name)
+        done = await asyncio.to_thread(method, *arguments) if name in self._blocks else method(*arguments)
+        return await done if isawaitable(done) else done
 
-    def _hit(self, found: Any, key: str) -> CreateResult | None:
-        """A copy of what the store found; None if that was nothing, or is still to be waited for."""
-        if found is None or isawaitable(found):
-            return None
+    def _hit(self, found: Any, key: str) -> CreateResult:
+        """A copy of what the store gave."""
         if isinstance(found, Mapping):
             found = codec.decode(CreateResult, found, mode="state")
         if not isinstance(found, CreateResult):
             raise DecodeError("$", f"the store gives a {type(found).__name__} for {key!r}, not the CreateResult it got")
         return self._again(found)
 
-    # those who ask at one time
-
-    def _fly(self, key: str, found: Any, ask: Callable[[_Flight], Awaitable[CreateResult]]) -> _Flight:
-        """Begin to look for an answer, and to ask if there is none."""
-
-        async def work(flight: _Flight) -> CreateResult:
-            if found is not None or "get" in self._blocks:
-                if (hit := await self._find(key, found)) is not None:
-                    return hit
-            result = await ask(flight)
-            await self._keep(key, result)
-            return result
-
-        return _Flight(work, self._flights, (asyncio.get_running_loop(), key))
-
     def _landed(self, result: CreateResult, flight: _Flight) -> CreateResult:
-        """The answer for one of those who waited: as it came for the first, a copy for each other."""
-        if not flight.taken:
-            flight.taken = True
-            return result
-        return self._again(result)
+        """The answer for one of those who waited. It is the first one's to pay for."""
+        if flight.taken:
+            return self._again(result)
+        flight.taken = True
+        will_answer(self, flight.billed)
+        return result if flight.callers == 1 else _copy(result, cached=result.cached)
 
     def _again(self, result: CreateResult) -> CreateResult:
         """What was answered once, for somebody else."""
@@ -209,9 +201,10 @@ class _Flight:
         self, work: Callable[[_Flight], Awaitable[CreateResult]], board: dict[Any, _Flight], place: Any
     ) -> None:
         self.taken = False
+        self.billed: tuple[str, Any] | None = None  # as whose answer it counts
         self._board, self._place = board, place
         board[place] = self
-        self._pieces: list[str] = []
+        self.pieces: list[str] = []
         self.callers = 0
         self._waiters: list[asyncio.Future[None]] = []
         self._answer: CreateResult | None = None
@@ -234,30 +227,16 @@ class _Flight:
         try:
             async for item in stream:
                 if isinstance(item, str):
-                    self._pieces.append(item)
+                    self.pieces.append(item)
                     self._wake()
             return whole(item)
         finally:
             await closed(stream)
 
-    async def follow(self, token: CancellationToken | None) -> AsyncGenerator[str, None]:
-        """The pieces as they come, until the answer is there."""
-        seen = 0
-        while True:
-            while seen < len(self._pieces):
-                seen += 1
-                yield self._pieces[seen - 1]
-            if self.is_over:
-                break
-            await self._news(token)
-        if not seen and self._answer is not None:  # whoever began it did not ask for a stream
-            for piece in pieces_of(self._answer):
-                yield piece
-
     async def result(self, token: CancellationToken | None) -> CreateResult:
         """The answer, when it is there."""
         while not self.is_over:
-            await self._news(token)
+            await self.news(token)
         if self._answer is None:
             raise self._failure
         return self._answer
@@ -265,11 +244,12 @@ class _Flight:
     async def _do(self, work: Callable[[_Flight], Awaitable[CreateResult]]) -> None:
         try:
             self._answer = await work(self)
+            self.billed = answering()
         except BaseException as error:  # noqa: BLE001 - raised in each of those who wait
             self._failure = error
         self._end()  # they wake a turn of the loop sooner than if the task's end woke them
 
-    def _news(self, token: CancellationToken | None) -> asyncio.Future[None]:
+    def news(self, token: CancellationToken | None) -> asyncio.Future[None]:
         """Done when there is something new."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
