@@ -19,7 +19,7 @@ from datetime import datetime
 from ..clock import REAL
 from ..component import Component
 from ..errors import ConfigError, RateLimitError, positive_int
-from .wrappers import Wrapper, closed
+from .wrappers import Wrapper, closed, whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,20 +32,16 @@ if TYPE_CHECKING:
 
 _MINUTE = 60.0
 _NEVER = float("inf")
-_HEADERS = {  # of what is left, and of when that is over
-    "requests": (
-        ("x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
-        ("anthropic-ratelimit-requests-remaining", "anthropic-ratelimit-requests-reset"),
-    ),
-    "tokens": (
-        ("x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"),
-        ("anthropic-ratelimit-tokens-remaining", "anthropic-ratelimit-tokens-reset"),
-        ("anthropic-ratelimit-input-tokens-remaining", "anthropic-ratelimit-input-tokens-reset"),
-        ("anthropic-ratelimit-output-tokens-remaining", "anthropic-ratelimit-output-tokens-reset"),
-    ),
-}
+_HEADERS = (  # of what is left, and of when that is over
+    ("requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
+    ("requests", "anthropic-ratelimit-requests-remaining", "anthropic-ratelimit-requests-reset"),
+    ("tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"),
+    ("tokens", "anthropic-ratelimit-tokens-remaining", "anthropic-ratelimit-tokens-reset"),
+    ("tokens", "anthropic-ratelimit-input-tokens-remaining", "anthropic-ratelimit-input-tokens-reset"),
+    ("tokens", "anthropic-ratelimit-output-tokens-remaining", "anthropic-ratelimit-output-tokens-reset"),
+)
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhd]))+|\d+(?:\.\d+)?")
+_DURATION = re.compile(r"(?:\d{1,9}(?:\.\d+)?(?:ms|[smhd]))+|\d{1,9}(?:\.\d+)?")
 
 
 class _Ticket:
@@ -164,10 +160,11 @@ class RateLimiter(Component):
         at, headers = answer
         with self._lock:
             self._learnt = at
-            for what, names in _HEADERS.items():
-                known = [each for name in names if (each := _left(headers, *name, at))]
-                if known:
-                    self._left[what] = min(known)
+            said: dict[str, tuple[int, float]] = {}
+            for what, remaining, reset in _HEADERS:
+                if (left := _left(headers, remaining, reset, at)) is not None:
+                    said[what] = min(left, said.get(what, left))
+            self._left.update(said)
 
     def _wait_of(self, ticket: _Ticket, now: float) -> float:
         """Seconds until it may go, as far as the clock tells; `_NEVER` while that depends on others."""
@@ -244,8 +241,11 @@ def _wake(waiter: asyncio.Future[None]) -> None:
 
 def _left(headers: Mapping[str, str], remaining: str, reset: str, at: float) -> tuple[int, float] | None:
     """How much is left until when, if the headers say so."""
-    left, seconds = headers.get(remaining, ""), _seconds(headers.get(reset, ""), headers.get("date", ""))
-    return (int(left), at + seconds) if left.isdecimal() and seconds is not None else None
+    left = headers.get(remaining, "")
+    if not left.isdecimal() or len(left) > 15:
+        return None
+    seconds = _seconds(headers.get(reset, ""), headers.get("date", ""))
+    return None if seconds is None else (int(left), at + seconds)
 
 
 def _seconds(reset: str, date: str) -> float | None:
@@ -257,7 +257,7 @@ def _seconds(reset: str, date: str) -> float | None:
     try:
         end = datetime.fromisoformat(reset.replace("Z", "+00:00"))
         return max(0.0, (end - (parsedate_to_datetime(date) if date else REAL.now())).total_seconds())
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
 
 
@@ -296,17 +296,15 @@ class RateLimitedClient(Wrapper):
     ) -> CreateResult:
         refused = 0
         while True:
-            ticket, tokens = await self._enter(messages, arguments, cancellation_token, refused), None
+            ticket, answer = await self._enter(messages, arguments, cancellation_token, refused), None
             try:
-                result = await self._asks[0][0](messages, cancellation_token=cancellation_token, **arguments)
-                tokens = result.usage.prompt_tokens + result.usage.completion_tokens
-                return result
+                answer = await self._asks[0][0](messages, cancellation_token=cancellation_token, **arguments)
+                return answer
             except RateLimitError as error:
                 refused += 1
                 self._note(error, refused)
             finally:
-                self._limiter.learn(self.last_answer)
-                self._limiter.leave(ticket, tokens)
+                self._leave(ticket, answer)
 
     async def _create_stream(
         self,
@@ -315,27 +313,28 @@ class RateLimitedClient(Wrapper):
         cancellation_token: CancellationToken | None = None,
         **arguments: Any,
     ) -> AsyncGenerator[str | CreateResult, None]:
-        refused = 0
-        while True:
-            ticket, tokens = await self._enter(messages, arguments, cancellation_token, refused), None
-            stream: Any = None
+        refused, answer = 0, None
+        while answer is None:
+            ticket = await self._enter(messages, arguments, cancellation_token, refused)
             item: Any = None
+            stream: Any = None
             try:
                 stream = self._asks[0][1](messages, cancellation_token=cancellation_token, **arguments)
                 async for item in stream:
-                    if not isinstance(item, str):
-                        tokens = item.usage.prompt_tokens + item.usage.completion_tokens
-                    yield item
-                return
+                    if isinstance(item, str):
+                        yield item
+                answer = whole(item)
             except RateLimitError as error:
                 if item is not None:
                     raise
                 refused += 1
                 self._note(error, refused)
             finally:
-                self._limiter.learn(self.last_answer)
-                self._limiter.leave(ticket, tokens)
-                await closed(stream)
+                try:
+                    await closed(stream)
+                finally:
+                    self._leave(ticket, answer)
+        yield answer  # its place is free by now: the caller may ask again before this stream is closed
 
     def _enter(
         self,
@@ -348,6 +347,11 @@ class RateLimitedClient(Wrapper):
         if self._limiter.tokens_per_minute is not None:
             tokens = self.count_tokens(messages, tools=arguments.get("tools", ()))
         return self._limiter.enter(tokens, timeout=self._timeout, cancellation_token=token, first=bool(refused))
+
+    def _leave(self, ticket: _Ticket, answer: CreateResult | None) -> None:
+        self._limiter.learn(self.last_answer)
+        used = getattr(answer, "usage", None)
+        self._limiter.leave(ticket, None if used is None else used.prompt_tokens + used.completion_tokens)
 
     def _note(self, error: RateLimitError, refused: int) -> None:
         """Tell the limiter what the provider said. Raises the error if the call is not to be made again."""
