@@ -21,6 +21,7 @@ from tinygen import (
     ConfigError,
     CreateResult,
     DecodeError,
+    FallbackClient,
     FaultyClient,
     FunctionCall,
     FunctionTool,
@@ -60,15 +61,15 @@ async def all_of(stream: AsyncIterator[Any]) -> list[Any]:
 class Gate:
     """A model that answers when it is let; `begun` counts the requests."""
 
-    def __init__(self, *pieces: str, error: Exception | None = None) -> None:
+    def __init__(self, *pieces: str, error: Exception | None = None, calls: Any = None) -> None:
         self.open = asyncio.Event()
         self.begun = 0
-        self.pieces, self.error = pieces or ("fine",), error
+        self.pieces, self.error, self.calls = pieces or ("fine",), error, calls
 
     async def __call__(self, request: ReplayRequest) -> Any:
         self.begun += 1
         await self.open.wait()
-        return self.error or Chunks(self.pieces)
+        return self.error or self.calls or Chunks(self.pieces)
 
     def client(self) -> ReplayChatCompletionClient:
         return ReplayChatCompletionClient(self)
@@ -444,6 +445,24 @@ async def test_a_reader_who_stops_early_does_not_hold_up_the_others() -> None:
     assert gate.begun == 1
 
 
+async def test_what_one_of_those_who_waited_does_to_the_answer_the_others_do_not_see() -> None:
+    gate = Gate(calls=[CALL])
+    client = ChatCompletionCache(gate.client())
+
+    async def ask() -> tuple[int, int]:
+        answer = await client.create(ASKED)
+        seen = len(answer.content), answer.usage.prompt_tokens
+        answer.content.append("y")  # type: ignore[union-attr, arg-type]
+        answer.usage.prompt_tokens += 100
+        return seen
+
+    tasks = [asyncio.ensure_future(ask()) for _ in range(3)]
+    await turns()
+    gate.open.set()
+
+    assert await asyncio.gather(*tasks) == [(1, 3)] * 3
+
+
 def test_each_event_loop_has_flights_of_its_own() -> None:
     client = ChatCompletionCache(ReplayChatCompletionClient(lambda request: "fine"))
 
@@ -483,6 +502,14 @@ async def test_a_store_may_be_asynchronous() -> None:
     assert (await client.create(ASKED)).content == "fine"
     assert len(answers) == 3
     assert (len(inner.create_calls), store.asked) == (1, 2)
+
+
+async def test_a_call_cancelled_at_once_leaves_no_question_to_the_store_behind() -> None:
+    client, token = ChatCompletionCache(model("fine"), Slow()), CancellationToken()  # type: ignore[arg-type]
+    token.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await client.create(ASKED, cancellation_token=token)  # a coroutine nobody awaits would be a warning
 
 
 async def test_a_store_may_give_back_json_data() -> None:
@@ -567,6 +594,29 @@ async def test_a_hit_costs_nothing_and_counts_its_tokens() -> None:
         spent.append((stream.run.ledger.cost, done.usage.prompt_tokens))
 
     assert spent == [(12.0, 5), (0.0, 5)]
+
+
+async def test_who_pays_when_the_first_has_left_pays_the_model_that_answered() -> None:
+    def priced(name: str, price: float, *script: Any) -> ReplayChatCompletionClient:
+        info = {**model().model_info, "family": name, "price": {"prompt": price, "completion": price}}
+        return ReplayChatCompletionClient(list(script), model_info=info)  # type: ignore[arg-type]
+
+    async def late(request: ReplayRequest) -> CreateResult:
+        await gate.wait()
+        return result("fine")
+
+    gate = asyncio.Event()
+    dear = priced("dear", 2e6, late)
+    agent = AssistantAgent("ada", ChatCompletionCache(FallbackClient([priced("cheap", 1e6, ServerError("no")), dear])))
+    first, second = (asyncio.ensure_future(agent.session().run(task="How are you?")) for _ in range(2))
+    await turns(10)
+    first.cancel()
+    await turns(10)
+    gate.set()
+
+    used = (await second).usage
+    assert used is not None
+    assert ({*used.by_model}, used.cost) == ({"dear"}, 24.0)
 
 
 async def test_a_real_stream_is_kept_and_its_connection_closed() -> None:

@@ -14,6 +14,7 @@ from loopback import Loopback, json_reply
 from tinygen import (
     CancellationToken,
     ChatCompletionCache,
+    ChatCompletionClient,
     Chunks,
     CreateResult,
     Delayed,
@@ -313,6 +314,16 @@ HEADERS = [
     ({"x-ratelimit-remaining-requests": "X-XXX", "x-ratelimit-reset-requests": "X-XXX"}, 0),
     ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "2025-13-45T00:00:12Z"}, 0),
     ({"x-ratelimit-remaining-requests": "²", "x-ratelimit-reset-requests": "9s"}, 0),
+    ({"x-ratelimit-remaining-requests": "9" * 5000, "x-ratelimit-reset-requests": "9s"}, 0),
+    ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "9" * 400}, 0),
+    (
+        {
+            "date": "Wed, 01 Jan 2025 00:00:00 +99999999999999",
+            "anthropic-ratelimit-requests-remaining": "0",
+            "anthropic-ratelimit-requests-reset": "2025-01-01T00:00:12Z",
+        },
+        0,
+    ),
 ]
 
 
@@ -325,6 +336,42 @@ def test_what_the_headers_say_is_left_is_kept_to(headers: dict[str, str], wait: 
         return asyncio.get_running_loop().time()
 
     assert simulated(run()) == pytest.approx(wait)
+
+
+def test_an_answer_in_hand_holds_no_place() -> None:
+    async def run() -> Any:
+        client = RateLimitedClient(model("first", "second"), RateLimiter(concurrency=1))
+        async for item in client.create_stream(ASKED):
+            if isinstance(item, CreateResult):  # the stream has not ended yet, as this loop sees it
+                return (await client.create(ASKED)).content
+
+    assert simulated(run()) == "second"
+
+
+def test_a_place_is_free_once_the_stream_in_it_is_closed() -> None:
+    open_streams: list[int] = []
+
+    class Slow(ChatCompletionClient):
+        async def create_stream(self, messages: Any, **arguments: Any) -> Any:  # type: ignore[override]
+            open_streams.append(1)
+            assert len(open_streams) == 1
+            try:
+                yield "a piece"
+            finally:
+                await asyncio.sleep(1)
+                open_streams.pop()
+
+    async def run() -> None:
+        client = RateLimitedClient(Slow(), RateLimiter(concurrency=1))
+
+        async def begin() -> None:
+            stream = client.create_stream(ASKED)
+            await anext(stream)
+            await stream.aclose()
+
+        await asyncio.gather(*(begin() for _ in range(3)))
+
+    simulated(run())
 
 
 def test_what_is_left_is_used_up_call_by_call() -> None:

@@ -294,12 +294,12 @@ class Asker(BaseChatAgent):
 
     produced_message_types = (TextMessage,)
 
-    def __init__(self, model: ChatCompletionClient, ask_person: bool = False) -> None:
+    def __init__(self, model: ChatCompletionClient, ask_person: bool = False, **arguments: Any) -> None:
         super().__init__("asker", "asks")
-        self.model, self.ask_person = model, ask_person
+        self.model, self.ask_person, self.arguments = model, ask_person, arguments
 
     async def on_messages(self, messages: Any, cancellation_token: Any) -> Response:
-        said = await self.model.create([UserMessage(content="hi", source="me")])
+        said = await self.model.create([UserMessage(content="hi", source="me")], **self.arguments)
         text = str(said.content)
         if self.ask_person:
             text += await effect("input", "who?", lambda: suspend("who?"), str)
@@ -318,9 +318,14 @@ async def test_a_call_that_an_agent_makes_by_itself_counts_against_the_limits() 
     assert len(model.create_calls) == 2
 
 
-async def test_a_call_that_an_agent_makes_by_itself_is_not_made_twice() -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"json_output": list[int]}, {"json_output": int | str}, {"extra_create_args": {"as": [Response, int | str]}}],
+    ids=str,
+)
+async def test_a_call_that_an_agent_makes_by_itself_is_not_made_twice(arguments: Any) -> None:
     model = ReplayChatCompletionClient(["hello "])
-    agent = Asker(model, ask_person=True)
+    agent = Asker(model, ask_person=True, **arguments)
 
     waiting = await agent.run(task="go")
     agent.answer(waiting.pending[0].id, "Ann")

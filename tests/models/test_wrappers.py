@@ -156,6 +156,20 @@ async def test_a_stream_that_is_left_is_closed_below() -> None:
     assert len(ended) == 3
 
 
+async def test_an_error_that_cannot_be_copied_is_raised_as_it_is() -> None:
+    class Odd(Exception):
+        def __init__(self, *, code: int) -> None:
+            super().__init__(f"code {code}")
+
+    last = Odd(code=2)
+    client = FallbackClient([model(Odd(code=1)), model(last)], mends=lambda error: True)
+
+    with pytest.raises(Odd, match="code 2") as caught:
+        await client.create(ASKED)
+
+    assert caught.value is last
+
+
 # --- load balancing
 
 
@@ -288,6 +302,59 @@ def test_a_probe_that_is_cancelled_lets_another_one_try() -> None:
     assert simulated(run()) == "well"
 
 
+def after(seconds: float, reply: Any) -> Any:
+    """A reply that comes so late, and may be an error."""
+
+    async def late(request: ReplayRequest) -> Any:
+        await asyncio.sleep(seconds)
+        return reply
+
+    return late
+
+
+def test_a_client_is_tried_by_one_call_even_if_an_older_one_fails_meanwhile() -> None:
+    async def run() -> Any:
+        slow, quick = after(30, ServerError("slow")), after(1, ServerError("quick"))
+        client = LoadBalancingClient([model(slow, quick, after(100, "well"))], failures=1, cool_down=10)
+        older = [asyncio.ensure_future(client.create(ASKED)) for _ in range(2)]
+        await asyncio.sleep(12)
+        probe = asyncio.ensure_future(client.create(ASKED))
+        await asyncio.sleep(33)
+        with pytest.raises(ModelError, match="all 1 clients rest after failures"):
+            await client.create(ASKED)
+        await asyncio.gather(*older, return_exceptions=True)
+        return (await probe).content
+
+    assert simulated(run()) == "well"
+
+
+def test_an_answer_to_an_older_call_does_not_end_a_rest() -> None:
+    async def run() -> None:
+        refused = after(1, RateLimitError("slow down", retry_after=100.0))
+        client = LoadBalancingClient([model(after(2, "late"), refused)])
+        await asyncio.gather(client.create(ASKED), client.create(ASKED), return_exceptions=True)
+        with pytest.raises(ModelError, match=r"tried again in 99\.0 s"):
+            await client.create(ASKED)
+
+    simulated(run())
+
+
+def test_a_stream_that_is_left_at_its_answer_counts_as_answered() -> None:
+    async def run() -> str:
+        client = LoadBalancingClient([model(ServerError("down"), "well", after(1, "a"), after(1, "b"))], failures=1)
+        with pytest.raises(ServerError):
+            await client.create(ASKED)
+        await asyncio.sleep(30)
+        stream = client.create_stream(ASKED)
+        while not isinstance(await anext(stream), CreateResult):
+            pass
+        await stream.aclose()
+        both = await asyncio.gather(client.create(ASKED), client.create(ASKED))
+        return "".join(str(each.content) for each in both)
+
+    assert simulated(run()) == "ab"
+
+
 def test_when_all_rest_the_error_says_for_how_long() -> None:
     async def run() -> float | None:
         client = LoadBalancingClient([model(ServerError("a")), model(ServerError("b"))], failures=1, cool_down=20)
@@ -351,6 +418,14 @@ async def test_usage_and_tokens_are_those_of_all() -> None:
     assert client.actual_usage() == client.total_usage() == RequestUsage(6, 3)
     assert client.count_tokens(ASKED) == 3
     assert client.remaining_tokens(ASKED) == 9997
+
+
+async def test_a_client_that_is_asked_from_several_places_is_counted_once() -> None:
+    inner = model(ServerError("down"), "one two")
+    client = FallbackClient([RateLimitedClient(inner, RateLimiter()), inner, inner])
+    await client.create(ASKED)
+
+    assert client.actual_usage() == client.total_usage() == RequestUsage(3, 2)
 
 
 async def test_closing_closes_every_client_even_if_one_fails() -> None:

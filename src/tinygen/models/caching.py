@@ -21,7 +21,7 @@ from inspect import isawaitable, iscoroutinefunction
 from .. import codec
 from ..cache import InMemoryStore
 from ..errors import ConfigError, DecodeError
-from ..messages import CreateResult, FunctionCall, RequestUsage
+from ..messages import CreateResult, FunctionCall
 from . import answering, schema_of, type_name, will_answer, without_types
 from .wire import MessageTexts
 from .wrappers import Wrapper, closed, pieces_of, whole
@@ -65,11 +65,6 @@ class ChatCompletionCache(Wrapper):
         self._digests = MessageTexts(codec.digest)
         self._who = ""
         self._flights: dict[tuple[asyncio.AbstractEventLoop, str], _Flight] = {}
-        self._saved = RequestUsage(0, 0)
-
-    def total_usage(self) -> RequestUsage:
-        """Tokens of all answers so far, those from the cache too."""
-        return super().total_usage() + self._saved
 
     async def _create(
         self,
@@ -190,7 +185,7 @@ class ChatCompletionCache(Wrapper):
     def _again(self, result: CreateResult) -> CreateResult:
         """What was answered once, for somebody else."""
         will_answer(self)
-        self._saved = self._saved + result.usage
+        self._repeated = self._repeated + result.usage
         return _copy(result, cached=True)
 
 

@@ -20,7 +20,7 @@ from . import ChatCompletionClient, will_answer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
     from typing import Any
 
     from typing_extensions import Self
@@ -38,6 +38,8 @@ class Wrapper(ChatCompletionClient):
 
     It asks through `self._asks`: `create` and `create_stream` of each client, which take the arguments as they came.
     """
+
+    _repeated = RequestUsage(0, 0)  # of answers that were given again without asking
 
     def __init__(self, clients: Sequence[ChatCompletionClient]) -> None:
         self._clients = clients
@@ -67,15 +69,20 @@ class Wrapper(ChatCompletionClient):
 
     def actual_usage(self) -> RequestUsage:
         """Tokens used so far by all the clients, without answers from a cache."""
-        return sum((client.actual_usage() for client in self._different()), RequestUsage(0, 0))
+        asked = (each for each in self._below().values() if not isinstance(each, Wrapper))
+        return sum((client.actual_usage() for client in asked), RequestUsage(0, 0))
 
     def total_usage(self) -> RequestUsage:
         """Tokens used so far by all the clients."""
-        return sum((client.total_usage() for client in self._different()), RequestUsage(0, 0))
+        parts = (each._repeated if isinstance(each, Wrapper) else each.total_usage() for each in self._below().values())
+        return sum(parts, RequestUsage(0, 0))
 
-    def _different(self) -> Iterable[ChatCompletionClient]:
-        """The clients, each once: one may be in the list again, to be tried again."""
-        return {id(client): client for client in self._clients}.values()
+    def _below(self) -> dict[int, ChatCompletionClient]:
+        """This client and all that it stands around, each once: one may be asked from several places."""
+        found: dict[int, ChatCompletionClient] = {id(self): self}
+        for client in self._clients:
+            found |= client._below() if isinstance(client, Wrapper) else {id(client): client}
+        return found
 
     def count_tokens(self, messages: Sequence[LLMMessage], *, tools: Sequence[Tool | ToolSchema] = ()) -> int:
         """About how many tokens a request takes, of the client that counts most."""
