@@ -157,6 +157,8 @@ class ChatCompletionCache(Wrapper):
                 return result
 
             flight = _Flight(work, self._flights, place)
+        else:
+            flight.shared = True
         flight.callers += 1
         return flight
 
@@ -175,12 +177,14 @@ class ChatCompletionCache(Wrapper):
         return self._again(found)
 
     def _landed(self, result: CreateResult, flight: _Flight) -> CreateResult:
-        """The answer for one of those who waited. It is the first one's to pay for."""
+        """The answer for one of those who waited: as it came for the first, who pays, and again for each other."""
+        if not flight.shared:
+            return result
         if flight.taken:
             return self._again(result)
         flight.taken = True
         will_answer(self, flight.billed)
-        return result if flight.callers == 1 else _copy(result, cached=result.cached)
+        return _copy(result, cached=result.cached)
 
     def _again(self, result: CreateResult) -> CreateResult:
         """What was answered once, for somebody else."""
@@ -195,7 +199,7 @@ class _Flight:
     def __init__(
         self, work: Callable[[_Flight], Awaitable[CreateResult]], board: dict[Any, _Flight], place: Any
     ) -> None:
-        self.taken = False
+        self.shared = self.taken = False
         self.billed: tuple[str, Any] | None = None  # as whose answer it counts
         self._board, self._place = board, place
         board[place] = self
@@ -239,7 +243,8 @@ class _Flight:
     async def _do(self, work: Callable[[_Flight], Awaitable[CreateResult]]) -> None:
         try:
             self._answer = await work(self)
-            self.billed = answering()
+            if self.shared:
+                self.billed = answering()
         except BaseException as error:  # noqa: BLE001 - raised in each of those who wait
             self._failure = error
         self._end()  # they wake a turn of the loop sooner than if the task's end woke them

@@ -326,7 +326,7 @@ class LoadBalancingClient(_Several):
         chosen, least, begins = None, (0.0, 0.0), 0.0
         with self._lock:
             for at, member in enumerate(self._members):
-                if at in asked or member.rests(now):
+                if at in asked or (member.opens is not None and member.rests(now)):
                     continue
                 # who was busy or at rest for long does not make up for it
                 begin = max(member.turn, self._turn - member.share)
@@ -346,16 +346,14 @@ class LoadBalancingClient(_Several):
         member = self._members[asked[-1]]
         with self._lock:
             member.busy -= 1
-            late = member.opens is not None and member.probe is not asked  # it was asked before it rested
-            if member.probe is asked:
+            late = member.opens is not None and member.probe is not asked  # it was asked before the client rested
+            if not late:
                 member.probe = None
-        mends = super()._done(asked, failure)
-        with self._lock:
-            if late:
-                return mends
-            if failure is None:
-                member.failures, member.opens = 0, None
-            elif mends:
+                if failure is None:
+                    member.failures, member.opens = 0, None
+        mends = failure is not None and super()._done(asked, failure)
+        if mends and not late:
+            with self._lock:
                 member.failures += 1
                 wait = failure.retry_after if isinstance(failure, RateLimitError) else None
                 if wait is not None or member.failures >= self._failures:
