@@ -20,6 +20,8 @@ class RequestUsage(Record, kw_only=False, tagged=False):
 
     `cached_tokens` are those of the prompt that the provider had kept, `reasoning_tokens` those of the completion that
     are thinking; both are 0 where nothing was reported. `estimated` says that some number here was not reported.
+    `cache_write_tokens` are those of the prompt that the provider keeps from now on, at a surcharge; of them,
+    `cache_write_1h_tokens` for an hour.
     """
 
     prompt_tokens: int
@@ -27,6 +29,8 @@ class RequestUsage(Record, kw_only=False, tagged=False):
     cached_tokens: int = field(default=0, metadata=SPARSE)
     reasoning_tokens: int = field(default=0, metadata=SPARSE)
     estimated: bool = field(default=False, metadata=SPARSE)
+    cache_write_tokens: int = field(default=0, metadata=SPARSE)
+    cache_write_1h_tokens: int = field(default=0, metadata=SPARSE)
 
     def __add__(self, other: RequestUsage) -> RequestUsage:
         return RequestUsage(
@@ -35,6 +39,8 @@ class RequestUsage(Record, kw_only=False, tagged=False):
             self.cached_tokens + other.cached_tokens,
             self.reasoning_tokens + other.reasoning_tokens,
             self.estimated or other.estimated,
+            self.cache_write_tokens + other.cache_write_tokens,
+            self.cache_write_1h_tokens + other.cache_write_1h_tokens,
         )
 
 
@@ -124,9 +130,7 @@ def divided(usage: RunUsage, charges: Iterable[tuple[tuple[str, str, tuple[str, 
         if model:
             add_part(usage.by_agent, agent, part)
             add_part(usage.by_model, model, part)
-            usage.cached_tokens += part.cached_tokens
-            usage.reasoning_tokens += part.reasoning_tokens
-            usage.estimated = usage.estimated or part.estimated
+            _add_details(usage, part)
             if tools:
                 inside = part.model_copy(update={"calls": 0})
                 for name in {*tools}:
@@ -142,7 +146,8 @@ def cost_of(usage: RequestUsage, price: Mapping[str, Any] | None) -> float | Non
     Args:
         usage: its tokens.
         price: of a million tokens: `prompt`, `completion`, perhaps `cached` for the part of the prompt that the
-            provider had kept, and perhaps `above`, a price for requests whose prompt has more than its `tokens`.
+            provider had kept, `cache_write` and `cache_write_1h` for the part that it keeps from now on, and perhaps
+            `above`, a price for requests whose prompt has more than its `tokens`.
     """
     if price is None:
         return None
@@ -151,7 +156,12 @@ def cost_of(usage: RequestUsage, price: Mapping[str, Any] | None) -> float | Non
             price = above
         full, cached = price["prompt"], min(usage.cached_tokens, usage.prompt_tokens)
         spent = (usage.prompt_tokens - cached) * full + usage.completion_tokens * price["completion"]
-        return float(spent + cached * price.get("cached", full)) / MILLION
+        spent += cached * price.get("cached", full)
+        if usage.cache_write_tokens:
+            long, write = usage.cache_write_1h_tokens, price.get("cache_write", full)
+            spent += (usage.cache_write_tokens - long) * (write - full)
+            spent += long * (price.get("cache_write_1h", write) - full)
+        return float(spent) / MILLION
     except (AttributeError, KeyError, TypeError) as error:
         raise ConfigError(
             f"a price is {{'prompt': ..., 'completion': ..., 'cached': ...}} per million tokens, not {price!r:.200}"
@@ -161,9 +171,16 @@ def cost_of(usage: RequestUsage, price: Mapping[str, Any] | None) -> float | Non
 def _add_tokens(total: RequestUsage, usage: RequestUsage) -> None:
     total.prompt_tokens += usage.prompt_tokens
     total.completion_tokens += usage.completion_tokens
+    _add_details(total, usage)
+
+
+def _add_details(total: RequestUsage, usage: RequestUsage) -> None:
     if usage.cached_tokens:
         total.cached_tokens += usage.cached_tokens
     if usage.reasoning_tokens:
         total.reasoning_tokens += usage.reasoning_tokens
     if usage.estimated:
         total.estimated = True
+    if usage.cache_write_tokens:
+        total.cache_write_tokens += usage.cache_write_tokens
+        total.cache_write_1h_tokens += usage.cache_write_1h_tokens

@@ -552,11 +552,21 @@ def test_cached_tokens_are_tokens_of_the_prompt_and_the_last_report_counts() -> 
 
     assert (counted.prompt_tokens, counted.completion_tokens) == (112, 5)
     assert (counted.cached_tokens, counted.reasoning_tokens) == (100, 3)
+    assert (counted.cache_write_tokens, counted.cache_write_1h_tokens) == (2, 0)
     assert streamed([text("a")], cache_read_input_tokens=4, output_tokens=1)[1].usage.dump() == {
         "prompt_tokens": 9,
         "completion_tokens": 7,
         "cached_tokens": 4,
     }
+
+
+def test_what_the_provider_keeps_for_an_hour_is_counted_apart() -> None:
+    kept = {"ephemeral_5m_input_tokens": 2, "ephemeral_1h_input_tokens": 3}
+    usage = {"input_tokens": 1, "cache_creation_input_tokens": 5, "output_tokens": 1, "cache_creation": kept}
+    counted = result_of(body(text("a"), usage=usage)).usage
+
+    assert (counted.prompt_tokens, counted.cache_write_tokens, counted.cache_write_1h_tokens) == (6, 5, 3)
+    assert (counted + counted).cache_write_1h_tokens == 6
 
 
 def test_a_thought_without_a_signature_is_not_kept() -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from loopback import Loopback, json_reply
-from tinygen import PRICES, AssistantAgent, OpenAIChatCompletionClient, RunLimits
+from tinygen import PRICES, AssistantAgent, OpenAIChatCompletionClient, RequestUsage, RunLimits
 from tinygen.models import prices
 from tinygen.models.prices import price_of
+from tinygen.usage import cost_of
 
 ANSWER = {
     "choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}],
@@ -56,6 +57,15 @@ async def test_a_known_model_is_charged_by_the_table_under_its_name() -> None:
 
     assert usage.cost == pytest.approx((600 * 0.15 + 400 * 0.075 + 100 * 0.60) / 1e6)
     assert list(usage.by_model) == ["gpt-4o-mini-2024-07-18"]
+
+
+def test_what_a_provider_keeps_from_now_on_is_charged_more() -> None:
+    used = RequestUsage(1000, 10, cached_tokens=500, cache_write_tokens=300, cache_write_1h_tokens=100)
+    opus = price_of("claude-opus-4-5")
+
+    assert cost_of(used, opus) == pytest.approx((200 * 5 + 500 * 0.5 + 200 * 6.25 + 100 * 10 + 10 * 25) / 1e6)
+    assert cost_of(used, {"prompt": 5, "completion": 25}) == pytest.approx((1000 * 5 + 10 * 25) / 1e6)
+    assert cost_of(used, {"prompt": 5, "completion": 25, "cache_write": 6}) == pytest.approx(5550 / 1e6)
 
 
 async def test_a_model_that_is_not_in_the_table_has_an_unknown_cost() -> None:

@@ -430,13 +430,16 @@ class MessagesDecoder(StreamDecoder):
     def _count(self, usage: dict[str, Any]) -> None:
         """Note the tokens that are reported; what is said again later counts."""
         counts = self._counts
-        details = usage.get("output_tokens_details")
-        for key, value in {**usage, **(details if isinstance(details, dict) else {})}.items():
-            if count := number(value):
-                counts[key] = count
-        written_tokens, cached = counts.get("cache_creation_input_tokens", 0), counts.get("cache_read_input_tokens", 0)
+        for report in (usage, usage.get("output_tokens_details"), usage.get("cache_creation")):
+            for key, value in report.items() if isinstance(report, dict) else ():
+                if count := number(value):
+                    counts[key] = count
+        kept, cached = counts.get("cache_creation_input_tokens", 0), counts.get("cache_read_input_tokens", 0)
         used = self.answer.usage
-        used["prompt_tokens"] = counts.get("input_tokens", 0) + written_tokens + cached
+        used["prompt_tokens"] = counts.get("input_tokens", 0) + kept + cached
+        if kept:
+            used["cache_write_tokens"] = kept
+            used["cache_write_1h_tokens"] = min(kept, counts.get("ephemeral_1h_input_tokens", 0))
         used["completion_tokens"] = counts.get("output_tokens", 0)
         if cached:
             used["cached_tokens"] = cached

@@ -3,12 +3,14 @@
     from tinygen import PRICES
     PRICES["my-model"] = {"prompt": 0.2, "completion": 0.8}
 
-Prices are in US dollars per million tokens; `cached` is for the part of a prompt that the provider had kept (`prompt`
-counts where it is left out), `above` for requests whose prompt has more than so many `tokens`. A price in a client's
-`model_info["price"]` goes before. What is not here has no known price, which is not the same as none.
+Prices are in US dollars per million tokens; `cached` is for the part of a prompt that the provider had kept,
+`cache_write` for the part that it keeps from now on, `cache_write_1h` for what it keeps for an hour (`prompt` counts
+where one is left out, `cache_write` for an hour too); `above` is for requests whose prompt has more than so many
+`tokens`. A price in a client's `model_info["price"]` goes before. What is not here has no known price, which is not the
+same as none.
 
-Not in it: discounts for batches and slower service, surcharges for regions, faster service and for writing to a
-provider's cache, and what tools of the provider's own cost.
+Not in it: discounts for batches and slower service, surcharges for regions and faster service, and what tools of the
+provider's own cost.
 """
 
 from __future__ import annotations
@@ -67,6 +69,10 @@ PRICES: dict[str, dict[str, Any]] = {
     "gemini-2.5-flash": {"prompt": 0.30, "completion": 2.50, "cached": 0.03},
     "gemini-2.5-flash-lite": {"prompt": 0.10, "completion": 0.40, "cached": 0.01},
 }
+
+for _name, _price in PRICES.items():
+    if _name.startswith("claude-"):  # of all of Anthropic's models, in the same sources
+        _price |= {"cache_write": 1.25 * _price["prompt"], "cache_write_1h": 2.0 * _price["prompt"]}
 
 # a date or a number of a version; other endings (-pro, -audio, -codex) make another model with another price
 _VERSION = re.compile(r"(-latest|-\d{4}-\d\d-\d\d|[-@]\d{8}|-\d{3,4})$")

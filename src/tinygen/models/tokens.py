@@ -162,13 +162,11 @@ class TokenCounter:
         count = self._exact or _text_tokens
         answer = _content_tokens(result.content, count) + (count(result.thought) if result.thought else 0)
         ratio = 1.0 if self._exact else self.ratio
-        return RequestUsage(
-            usage.prompt_tokens or round(self._measured(ask.messages, ask.tools) * ratio),
-            usage.completion_tokens or round(answer * ratio),
-            usage.cached_tokens,
-            usage.reasoning_tokens,
-            estimated=True,
-        )
+        known = {
+            "prompt_tokens": usage.prompt_tokens or round(self._measured(ask.messages, ask.tools) * ratio),
+            "completion_tokens": usage.completion_tokens or round(answer * ratio),
+        }
+        return usage.model_copy(update={**known, "estimated": True})
 
     def _learn(self, ask: Ask, reported: int) -> None:
         self._requests += 1

@@ -260,7 +260,7 @@ class Answer:
     """What a model said, before it is fitted into a `CreateResult`.
 
     `finish` is the provider's own word. `usage` holds `prompt_tokens`, `completion_tokens` and, where they were
-    reported, `total_tokens`, `cached_tokens`, `reasoning_tokens`. `kept` is what the provider wants back unread.
+    reported, `total_tokens` and the other fields of a `RequestUsage`. `kept` is what the provider wants back unread.
     """
 
     text: str = ""
@@ -280,6 +280,8 @@ class Answer:
             counts.get("completion_tokens", 0),
             counts.get("cached_tokens", 0),
             counts.get("reasoning_tokens", 0),
+            cache_write_tokens=counts.get("cache_write_tokens", 0),
+            cache_write_1h_tokens=counts.get("cache_write_1h_tokens", 0),
         )
         text, thought = self.text, self.thought
         content: str | list[FunctionCall] = text
