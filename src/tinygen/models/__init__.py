@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Mapping
 
 from ..clock import REAL
 from ..component import Component
 from ..errors import ConfigError, did_you_mean
 from ..journal import effect, effect_stream
-from ..messages import CreateResult
+from ..messages import CreateResult, ThoughtChunk
 from ..run import current_scope
 from ..telemetry import ambient
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-    from typing import Any, Literal, Protocol, TypedDict
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+    from typing import Any, Literal, Protocol, TypedDict, TypeVar
 
-    from typing_extensions import NotRequired
+    from typing_extensions import NotRequired, Self
 
     from ..cancellation import CancellationToken
     from ..messages import LLMMessage, RequestUsage
+
+    T = TypeVar("T")
 
     class ModelInfo(TypedDict):
         """What a model can do, and perhaps `price`: what a million tokens cost (see prices.py)."""
@@ -57,6 +60,9 @@ else:
     Protocol = object
     ModelInfo = ToolSchema = ParametersSchema = dict
     FinishReasons = str
+
+
+_PIECE = re.compile(r"\S+\s*|\s+")
 
 
 class Tool(Protocol):
@@ -159,6 +165,12 @@ class ChatCompletionClient(Component):
     async def close(self) -> None:
         """Let go of connections. The client can be used again afterwards."""
         return None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
     def actual_usage(self) -> RequestUsage:
         """Tokens used so far, without answers from a cache."""
@@ -402,6 +414,21 @@ def create_client(name: str | None = None, **options: Any) -> ChatCompletionClie
 def class_name(cls: type) -> str:
     """Where a class is defined, whatever this copy of the package is called."""
     return f"{cls.__module__.removeprefix(__package__.rpartition('.')[0])}.{cls.__qualname__}"
+
+
+def pieces_of(result: CreateResult) -> Iterator[str]:
+    """What a stream of this answer shows, word by word."""
+    if result.thought:
+        yield ThoughtChunk(result.thought)
+    if isinstance(result.content, str):
+        yield from _PIECE.findall(result.content)
+
+
+async def cancellable(awaitable: Awaitable[T], token: CancellationToken | None) -> T:
+    """What it gives; the token cancels it."""
+    if token is None:
+        return await awaitable
+    return await token.link_future(asyncio.ensure_future(awaitable))
 
 
 def permissive(family: str) -> ModelInfo:

@@ -50,8 +50,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
     from typing import Any
 
-    from typing_extensions import Self
-
     from ..cancellation import CancellationToken
     from ..messages import CreateResult, LLMMessage
     from . import ModelInfo, Tool, ToolSchema
@@ -302,12 +300,6 @@ class HTTPChatCompletionClient(ChatCompletionClient):
                 await pool.close()
             elif not loop.is_closed():
                 asyncio.run_coroutine_threadsafe(pool.close(), loop)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
 
     def count_tokens(self, messages: Sequence[LLMMessage], *, tools: Sequence[Tool | ToolSchema] = ()) -> int:
         """About how many tokens a request takes, told offline (see tokens.py); better with every answer."""

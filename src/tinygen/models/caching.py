@@ -22,9 +22,9 @@ from .. import codec
 from ..cache import InMemoryStore
 from ..errors import ConfigError, DecodeError
 from ..messages import CreateResult, FunctionCall
-from . import answering, schema_of, type_name, will_answer, without_types
+from . import answering, pieces_of, schema_of, type_name, will_answer, without_types
 from .wire import MessageTexts
-from .wrappers import Wrapper, closed, pieces_of, whole
+from .wrappers import Wrapper, closed, whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from inspect import isawaitable
 
 from ..errors import ConfigError
-from ..messages import CreateResult, FunctionCall, FunctionExecutionResult, RequestUsage, ThoughtChunk
+from ..messages import CreateResult, FunctionCall, FunctionExecutionResult, RequestUsage
 from ..records import Record
-from . import ChatCompletionClient, permissive, schema_of
+from . import ChatCompletionClient, cancellable, permissive, pieces_of, schema_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
     from typing import Any, TypeAlias, TypeVar
 
     from ..cancellation import CancellationToken
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 _WINDOW = 10_000  # tokens that `remaining_tokens` counts down from, as AutoGen's
 _CONVERSATIONS = 64  # how many the word counts are kept of
-_PIECE = re.compile(r"\S+\s*|\s+")
 
 
 class ReplayRequest(Record):
@@ -116,44 +114,30 @@ class ReplayChatCompletionClient(ChatCompletionClient):
     def assert_consumed(self) -> None:
         """Raise `AssertionError` if replies are left."""
         if left := self.unconsumed:
-            lines = "".join(f"\n  [{at}] {_short(reply)}" for at, reply in enumerate(left, self._index))
+            lines = "".join(f"\n  [{at}] {reply!r:.200}" for at, reply in enumerate(left, self._index))
             raise AssertionError(f"{len(left)} replies were never asked for:{lines}")
 
     @property
     def model_info(self) -> ModelInfo:
         return self._model_info
 
-    async def _create(  # type: ignore[override]
-        self,
-        messages: Sequence[LLMMessage],
-        *,
-        tools: Sequence[Tool | ToolSchema] = (),
-        tool_choice: ToolChoice = "auto",
-        json_output: bool | type[Any] | None = None,
-        extra_create_args: Mapping[str, Any] = {},
-        cancellation_token: CancellationToken | None = None,
+    async def _create(
+        self, messages: Sequence[LLMMessage], *, cancellation_token: CancellationToken | None = None, **arguments: Any
     ) -> CreateResult:
         _refuse_if_cancelled(cancellation_token)
-        request = self._record(messages, tools, tool_choice, json_output, extra_create_args)
+        request = self._record(messages, **arguments)
         reply = await _made(request, self._next(request), cancellation_token)
         if isinstance(reply, str):  # the usual case, without the detour through a stream
             return self._result(request, reply)
         items = [item async for item in self._stream(request, reply, cancellation_token)]
         return items[-1]  # type: ignore[return-value]
 
-    def _create_stream(  # type: ignore[override]
-        self,
-        messages: Sequence[LLMMessage],
-        *,
-        tools: Sequence[Tool | ToolSchema] = (),
-        tool_choice: ToolChoice = "auto",
-        json_output: bool | type[Any] | None = None,
-        extra_create_args: Mapping[str, Any] = {},
-        cancellation_token: CancellationToken | None = None,
+    def _create_stream(
+        self, messages: Sequence[LLMMessage], *, cancellation_token: CancellationToken | None = None, **arguments: Any
     ) -> AsyncGenerator[str | CreateResult, None]:
         """As `create`; text comes word by word. The reply is used up with the call, however much of it is read."""
         _refuse_if_cancelled(cancellation_token)
-        request = self._record(messages, tools, tool_choice, json_output, extra_create_args)
+        request = self._record(messages, **arguments)
         return self._stream(request, self._next(request), cancellation_token)
 
     def total_usage(self) -> RequestUsage:
@@ -170,10 +154,10 @@ class ReplayChatCompletionClient(ChatCompletionClient):
     def _record(
         self,
         messages: Sequence[LLMMessage],
-        tools: Sequence[Tool | ToolSchema],
-        tool_choice: ToolChoice,
-        json_output: bool | type[Any] | None,
-        extra_create_args: Mapping[str, Any],
+        tools: Sequence[Tool | ToolSchema] = (),
+        tool_choice: ToolChoice = "auto",
+        json_output: bool | type[Any] | None = None,
+        extra_create_args: Mapping[str, Any] = {},
     ) -> ReplayRequest:
         request = ReplayRequest(
             messages=list(messages),
@@ -194,7 +178,7 @@ class ReplayChatCompletionClient(ChatCompletionClient):
         elif self._index < len(replies):
             reply = replies[self._index]
         else:
-            asked = f"request {len(self.create_calls)}, ending with {_short(request.messages[-1:])}"
+            asked = f"request {len(self.create_calls)}, ending with {request.messages[-1:]!r:.200}"
             raise ConfigError(f"No more mock responses available: {len(replies)} were given, this is {asked}")
         self._index += 1
         return reply
@@ -207,7 +191,7 @@ class ReplayChatCompletionClient(ChatCompletionClient):
             if isinstance(reply, BaseException):
                 raise reply
             if isinstance(reply, Delayed):
-                await _cancellable(asyncio.sleep(reply.seconds), token)
+                await cancellable(asyncio.sleep(reply.seconds), token)
                 reply = reply.reply
             elif isinstance(reply, Chunks):
                 for piece in reply.pieces:
@@ -218,10 +202,8 @@ class ReplayChatCompletionClient(ChatCompletionClient):
             else:
                 reply = await _made(request, reply, token)
         result = self._result(request, reply, said)
-        if said is None and result.thought and isinstance(result.content, str):
-            yield ThoughtChunk(result.thought)
         if said is None and isinstance(result.content, str):
-            for piece in _PIECE.findall(result.content):
+            for piece in pieces_of(result):
                 _refuse_if_cancelled(token)
                 yield piece
         yield result
@@ -266,7 +248,7 @@ async def _made(request: ReplayRequest, reply: Reply, token: CancellationToken |
         made = reply(request)
         if isinstance(made, (str, CreateResult)):
             return made
-        reply = _known("what the function returned", await _cancellable(made, token) if isawaitable(made) else made)
+        reply = _known("what the function returned", await cancellable(made, token) if isawaitable(made) else made)
     return reply
 
 
@@ -303,17 +285,6 @@ def _words(content: Any) -> int:
     return _words(content.content) if isinstance(content, FunctionExecutionResult) else 0
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 200 else f"{text[:200]}..."
-
-
 def _refuse_if_cancelled(token: CancellationToken | None) -> None:
     if token is not None and token.is_cancelled():
         raise asyncio.CancelledError("the cancellation token was cancelled")
-
-
-async def _cancellable(awaitable: Awaitable[T], token: CancellationToken | None) -> T:
-    if token is None:
-        return await awaitable
-    return await token.link_future(asyncio.ensure_future(awaitable))

@@ -9,28 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import re
 import threading
 from dataclasses import dataclass
 
 from ..errors import ConfigError, IncompleteResponse, ModelError, RateLimitError, RequestError, positive_int
 from ..journal import remark, what_failed
-from ..messages import CreateResult, RequestUsage, ThoughtChunk
+from ..messages import CreateResult, RequestUsage
 from . import ChatCompletionClient, will_answer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
     from typing import Any
-
-    from typing_extensions import Self
 
     from ..messages import LLMMessage
     from . import ModelInfo, Tool, ToolSchema
 
     Ask = tuple[Callable[..., Awaitable[CreateResult]], Callable[..., AsyncGenerator[str | CreateResult, None]]]
-
-_PIECE = re.compile(r"\S+\s*|\s+")
 
 
 class Wrapper(ChatCompletionClient):
@@ -108,12 +103,6 @@ class Wrapper(ChatCompletionClient):
             if failure is not None:
                 raise failure
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
 
 def _unheard(client: ChatCompletionClient) -> Ask:
     """How to ask a client within a call that listeners were told of: as it is asked by others, but silently."""
@@ -149,14 +138,6 @@ def whole(item: Any) -> CreateResult:
     if isinstance(item, CreateResult):
         return item
     raise IncompleteResponse("the stream of the client ended without a CreateResult as its last item")
-
-
-def pieces_of(result: CreateResult) -> Iterator[str]:
-    """What a stream of this answer shows, word by word."""
-    if result.thought:
-        yield ThoughtChunk(result.thought)
-    if isinstance(result.content, str):
-        yield from _PIECE.findall(result.content)
 
 
 # --- several clients
