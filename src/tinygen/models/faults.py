@@ -24,6 +24,7 @@ from ..errors import (
 )
 from ..messages import CreateResult, FunctionCall
 from ..records import Record
+from . import cancellable
 from .wrappers import Wrapper, closed
 
 TYPE_CHECKING = False
@@ -111,11 +112,7 @@ class FaultyClient(Wrapper):
     ) -> None:
         super().__init__([client])
         self._dice = _Dice(seed, odds, delay)
-
-    @property
-    def injected(self) -> list[Fault]:
-        """What was done so far."""
-        return self._dice.injected
+        self.injected = self._dice.injected
 
     async def _create(self, messages: Sequence[LLMMessage], **arguments: Any) -> CreateResult:
         kind, _ = self._dice.throw()
@@ -138,7 +135,7 @@ class FaultyClient(Wrapper):
         try:
             async for item in stream:
                 if kind == "slow":
-                    await _sleep(self._dice.delay, token)
+                    await cancellable(asyncio.sleep(self._dice.delay), token)
                 if kind == "cut_stream" and (not left or isinstance(item, CreateResult)):
                     raise ConnectionFailed("the connection broke (injected)", partial="".join(shown))
                 left -= 1
@@ -152,7 +149,7 @@ class FaultyClient(Wrapper):
 
     async def _refuse(self, kind: str, token: CancellationToken | None) -> None:
         if kind in ("timeout", "slow"):
-            await _sleep(self._dice.delay, token)
+            await cancellable(asyncio.sleep(self._dice.delay), token)
         if kind == "rate_limit":
             raise RateLimitError("too many requests (injected)", status=429, retry_after=self._dice.delay)
         if kind == "server_error":
@@ -161,11 +158,6 @@ class FaultyClient(Wrapper):
             raise ModelTimeout("nothing came in time (injected)")
         if kind == "garbage":
             raise ProtocolError("the answer is not JSON (injected)")
-
-
-async def _sleep(seconds: float, token: CancellationToken | None) -> None:
-    sleeping = asyncio.ensure_future(asyncio.sleep(seconds))
-    await (sleeping if token is None else token.link_future(sleeping))
 
 
 def _same_ids(result: CreateResult) -> CreateResult:
@@ -197,11 +189,7 @@ class FaultyHTTPClient:
     def __init__(self, client: Any, *, seed: int | str = 0, delay: float = 0.01, **odds: Unpack[Odds]) -> None:
         self._client = client
         self._dice = _Dice(seed, odds, delay)
-
-    @property
-    def injected(self) -> list[Fault]:
-        """What was done so far."""
-        return self._dice.injected
+        self.injected = self._dice.injected
 
     def build_request(self, *args: Any, **kwargs: Any) -> Any:
         """As the real client does."""
@@ -212,92 +200,84 @@ class FaultyHTTPClient:
         from .http import http_error
 
         kind, chance = self._dice.throw()
+        delay = self._dice.delay
         if kind == "rate_limit":
-            headers = {"retry-after": f"{self._dice.delay:g}", "content-type": "application/json"}
-            return _Response(429, headers, b'{"error": {"message": "too many requests (injected)"}}')
+            headers = {"retry-after": f"{delay:g}", "content-type": "application/json"}
+            return _Response(429, headers, _bytes(b'{"error": {"message": "too many requests (injected)"}}'))
         if kind == "server_error":
             body = chance.choice(
                 (b"<html>upstream failed (injected)</html>", b'{"error": "overloaded (injected)"}', b"")
             )
-            return _Response(chance.choice((500, 502, 503, 529)), {}, body)
+            return _Response(chance.choice((500, 502, 503, 529)), {}, _bytes(body))
         if kind == "timeout":
             raise http_error(
                 chance.choice(("ConnectTimeout", "ReadTimeout")), "nothing came in time (injected)", request
             )
         response = await self._client.send(request, **options)
-        return _Broken(response, kind, chance, self._dice.delay, request) if kind else response
+        if not kind:
+            return response
+        pieces = response.aiter_bytes()
+        change = {
+            "cut_stream": lambda: _cut(pieces, chance, request),
+            "garbage": lambda: _garbled(pieces, chance),
+            "slow": lambda: _slow(pieces, delay),
+            "duplicate_ids": lambda: _one_id(pieces),
+        }
+        return _Response(response.status_code, response.headers, change[kind](), response, pieces)
 
 
 class _Response:
-    """An answer of our own, as much of httpx's as model clients need."""
+    """An answer with a body of our own, as much of httpx's as model clients need; `real` is what it is made of."""
 
-    def __init__(self, status: int, headers: dict[str, str], body: bytes) -> None:
-        self.status_code = status
-        self.headers = headers
-        self._body = body
+    def __init__(self, status: int, headers: Any, body: AsyncGenerator[bytes, None], *real: Any) -> None:
+        self.status_code, self.headers = status, headers
+        self._body, self._real = body, real
 
-    async def aiter_bytes(self) -> AsyncGenerator[bytes, None]:
-        if self._body:
-            yield self._body
+    def aiter_bytes(self) -> AsyncGenerator[bytes, None]:
+        return self._body
 
     async def aclose(self) -> None:
-        return None
+        for each in (*self._real, self._body):
+            await each.aclose()
 
 
-class _Broken:
-    """A real answer whose body goes wrong."""
+async def _bytes(body: bytes) -> AsyncGenerator[bytes, None]:
+    if body:
+        yield body
 
-    def __init__(self, response: Any, kind: str, chance: Any, delay: float, request: Any) -> None:
-        self.status_code = response.status_code
-        self.headers = response.headers
-        self._response, self._kind, self._chance, self._delay = response, kind, chance, delay
-        self._request = request
 
-    async def aclose(self) -> None:
-        await self._response.aclose()
+async def _cut(pieces: AsyncIterator[bytes], chance: Any, request: Any) -> AsyncGenerator[bytes, None]:
+    from .http import http_error
 
-    async def aiter_bytes(self) -> AsyncGenerator[bytes, None]:
-        pieces = self._response.aiter_bytes()
-        try:
-            async for piece in self._changed(pieces):
-                yield piece
-        finally:
-            await closed(pieces)
+    left, breaks = chance.randrange(600), chance.random() < 0.5
+    async for piece in pieces:
+        if len(piece) >= left:
+            yield piece[:left]
+            if breaks:
+                raise http_error("RemoteProtocolError", "peer closed connection (injected)", request)
+            return
+        left -= len(piece)
+        yield piece
 
-    def _changed(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        change = {"cut_stream": self._cut, "garbage": self._garbled, "slow": self._slow, "duplicate_ids": _one_id}
-        return change[self._kind](pieces)
 
-    async def _cut(self, pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-        from .http import http_error
+async def _garbled(pieces: AsyncIterator[bytes], chance: Any) -> AsyncGenerator[bytes, None]:
+    where = chance.randrange(300)
+    async for piece in pieces:
+        if 0 <= where < len(piece):
+            noise = bytes(chance.randrange(256) for _ in range(1 + chance.randrange(40)))
+            piece = piece[:where] + noise + piece[where + chance.randrange(20) :]
+            where = -1
+        elif where >= 0:
+            where = max(0, where - len(piece))
+        yield piece
 
-        left, breaks = self._chance.randrange(600), self._chance.random() < 0.5
-        async for piece in pieces:
-            if len(piece) >= left:
-                yield piece[:left]
-                if breaks:
-                    raise http_error("RemoteProtocolError", "peer closed connection (injected)", self._request)
-                return
-            left -= len(piece)
-            yield piece
 
-    async def _garbled(self, pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-        where = self._chance.randrange(300)
-        async for piece in pieces:
-            if 0 <= where < len(piece):
-                noise = bytes(self._chance.randrange(256) for _ in range(1 + self._chance.randrange(40)))
-                piece = piece[:where] + noise + piece[where + self._chance.randrange(20) :]
-                where = -1
-            elif where >= 0:
-                where = max(0, where - len(piece))
-            yield piece
-
-    async def _slow(self, pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-        async for piece in pieces:
-            size = max(1, len(piece) // 5)
-            for at in range(0, len(piece), size):
-                await asyncio.sleep(self._delay)
-                yield piece[at : at + size]
+async def _slow(pieces: AsyncIterator[bytes], delay: float) -> AsyncGenerator[bytes, None]:
+    async for piece in pieces:
+        size = max(1, len(piece) // 5)
+        for at in range(0, len(piece), size):
+            await asyncio.sleep(delay)
+            yield piece[at : at + size]
 
 
 _CALL_ID = re.compile(rb'("id"\s*:\s*)"((?:call|toolu|chatcmpl-tool|fc)[_-][^"]*)"')
