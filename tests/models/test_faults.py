@@ -351,6 +351,14 @@ def test_each_fault_of_the_bytes_is_met_as_what_it_is(kind: Any, errors: set[Any
     assert simulated(run()) == errors
 
 
+def test_a_body_is_cut_however_short_it_is() -> None:
+    async def run() -> set[Any]:
+        client, _ = over_http(3, cut_stream=1.0)
+        return {await outcome(client) for _ in range(60)}
+
+    assert simulated(run()) <= {ConnectionFailed, IncompleteResponse, ProtocolError}
+
+
 def test_a_server_that_gives_its_calls_one_id_does_not_confuse_them() -> None:
     async def run() -> Any:
         client, http = over_http(3, duplicate_ids=1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import random
@@ -31,6 +32,7 @@ from tinygen import (
     UserMessage,
 )
 from tinygen.messages import AssistantMessage, CreateResult, RequestUsage
+from tinygen.models import tokens
 from tinygen.models.tokens import TokenCounter, estimate_tokens, picture_tokens, vocabulary
 from tinygen.models.wire import Ask
 
@@ -246,6 +248,15 @@ def test_a_damaged_vocabulary_is_left_alone(tmp_path: Path) -> None:
 
     assert vocabulary("gpt-4o-mini", {"TIKTOKEN_CACHE_DIR": str(tmp_path)}) is None
     assert file.read_bytes() == b"damaged"
+
+
+def test_a_tiktoken_that_cannot_be_loaded_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tiktoken.py").write_text("raise ImportError('its library is for another machine')")
+    (tmp_path / "words").write_bytes(b"words")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(tokens._VOCABULARIES, "o200k_base", ("words", hashlib.sha256(b"words").hexdigest()))
+
+    assert vocabulary("gpt-4o", {"TIKTOKEN_CACHE_DIR": str(tmp_path)}) is None
 
 
 def test_tokens_are_exact_where_tiktoken_and_its_files_are_here() -> None:

@@ -216,7 +216,7 @@ class _Flight:
         """Wait no longer. A request that nobody waits for ends."""
         self.callers -= 1
         if not self.callers and not self.is_over:
-            self._forget()
+            self._end()
             self._task.cancel()
             await asyncio.wait({self._task}, timeout=GRACE)
 
@@ -257,11 +257,6 @@ class _Flight:
             token.link_future(waiter)
         return waiter
 
-    def _forget(self) -> None:
-        """Let nobody join any more."""
-        if self._board.get(self._place) is self:
-            del self._board[self._place]
-
     def _wake(self) -> None:
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
@@ -269,9 +264,10 @@ class _Flight:
                 waiter.set_result(None)
 
     def _end(self, _: object = None) -> None:
+        """Let nobody join any more."""
         if not self.is_over:
             self.is_over = True
-            self._forget()
+            del self._board[self._place]
             self._wake()
 
 

@@ -251,24 +251,28 @@ async def _cut(pieces: AsyncIterator[bytes], chance: Any, request: Any) -> Async
 
     left, breaks = chance.randrange(600), chance.random() < 0.5
     async for piece in pieces:
-        if len(piece) >= left:
+        if left < len(piece):
             yield piece[:left]
-            if breaks:
-                raise http_error("RemoteProtocolError", "peer closed connection (injected)", request)
-            return
+            if not breaks:
+                return
+            break
         left -= len(piece)
         yield piece
+    raise http_error("RemoteProtocolError", "peer closed connection (injected)", request)
 
 
 async def _garbled(pieces: AsyncIterator[bytes], chance: Any) -> AsyncGenerator[bytes, None]:
-    where = chance.randrange(300)
+    noise = bytes(chance.randrange(256) for _ in range(1 + chance.randrange(40)))
+    where, size = chance.randrange(300), chance.randrange(20)
     async for piece in pieces:
-        if 0 <= where < len(piece):
-            noise = bytes(chance.randrange(256) for _ in range(1 + chance.randrange(40)))
-            piece = piece[:where] + noise + piece[where + chance.randrange(20) :]
-            where = -1
-        elif where >= 0:
-            where = max(0, where - len(piece))
+        if where < len(piece):
+            yield piece[:where] + noise + piece[where + size :]
+            break
+        where -= len(piece)
+        yield piece
+    else:
+        yield noise
+    async for piece in pieces:
         yield piece
 
 

@@ -212,10 +212,10 @@ def _loaded(name: str, directory: str | None) -> Callable[[str], int] | None:
     import tempfile
     from importlib.util import find_spec
 
-    if directory == "" or find_spec("tiktoken") is None:
-        return None
     file, digest = _VOCABULARIES[name]
     try:
+        if directory == "" or find_spec("tiktoken") is None:
+            return None
         with open(
             os.path.join(directory or os.path.join(tempfile.gettempdir(), "data-gym-cache"), file), "rb"
         ) as found:
@@ -224,6 +224,6 @@ def _loaded(name: str, directory: str | None) -> Callable[[str], int] | None:
         import tiktoken  # type: ignore[import-not-found,unused-ignore]
 
         encode = tiktoken.get_encoding(name).encode_ordinary
-    except (OSError, ValueError):
+    except (OSError, ValueError, ImportError):
         return None
     return lambda text: len(encode(text))
