@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 
 from loopback import Loopback, json_reply
-from tinygen import PRICES, AssistantAgent, OpenAIChatCompletionClient, RequestUsage, RunLimits
+from tinygen import (
+    PRICES,
+    AssistantAgent,
+    FunctionCall,
+    OpenAIChatCompletionClient,
+    ReplayChatCompletionClient,
+    RequestUsage,
+    RunLimits,
+    UserMessage,
+)
 from tinygen.models import prices
 from tinygen.models.prices import price_of
 from tinygen.usage import cost_of
@@ -70,6 +79,25 @@ def test_what_a_provider_keeps_from_now_on_is_charged_more() -> None:
 
 async def test_a_model_that_is_not_in_the_table_has_an_unknown_cost() -> None:
     assert (await usage_of(model="my-model")).cost is None
+
+
+async def test_a_model_that_the_request_names_is_charged_under_that_name() -> None:
+    async with Loopback([json_reply(ANSWER), json_reply(ANSWER)]) as server:
+        client = OpenAIChatCompletionClient(api_key="k", base_url=server.url, model="gpt-4o-mini")
+
+        async def look_up() -> str:
+            """Asks other models."""
+            for name in ("gpt-4o", "my-model"):
+                await client.create([UserMessage(content="x", source="a")], extra_create_args={"model": name})
+            return "done"
+
+        model = ReplayChatCompletionClient([[FunctionCall("1", "{}", "look_up")]])
+        usage = (await AssistantAgent("a", model, tools=[look_up]).run(task="x")).usage
+        await client.close()
+
+    assert usage is not None
+    assert usage.by_model["gpt-4o"].cost == pytest.approx((600 * 2.5 + 400 * 1.25 + 1e3) / 1e6)
+    assert (usage.by_model["my-model"].cost, "gpt-4o-mini" in usage.by_model) == (None, False)
 
 
 async def test_a_price_is_added_to_the_table_with_one_line() -> None:

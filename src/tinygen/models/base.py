@@ -23,13 +23,14 @@ from ..errors import (
     ServerError,
 )
 from ..messages import FunctionCall, RequestUsage, ThoughtChunk
-from . import ChatCompletionClient, class_name
+from . import ChatCompletionClient, class_name, will_answer
 from .conversations import Conversations
 from .dialects import CHAT, with_fitting_names
 from .exchange import Exchange, Waiting
 from .families import checked_info, known_info, window
 from .http import Again, Cut, Pool
 from .keys import host_of
+from .prices import price_of
 from .sse import EventDecoder
 from .tokens import TokenCounter
 from .wire import (
@@ -345,6 +346,8 @@ class HTTPChatCompletionClient(ChatCompletionClient):
             answer.calls = [FunctionCall(call.id, call.arguments, names.get(call.name, call.name)) for call in calls]
         if answer.kept and self._dialect.signed:
             answer.kept["by"] = f"{host_of(self._url)} {asked.extra.get('model') or self._model}"
+        if isinstance(other := asked.extra.get("model"), str):
+            will_answer(self, (other, price_of(other)))
         result = answer.result(self._reasons)
         result.usage = self._tokens.usage(asked, result)
         with _lock:
