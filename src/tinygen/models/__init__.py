@@ -124,12 +124,12 @@ class ChatCompletionClient(Component):
             cancellation_token: stops the call; it then raises `asyncio.CancelledError`.
         """
         arguments = _arguments(tools, tool_choice, json_output, extra_create_args)
+
+        def call() -> Awaitable[CreateResult]:
+            return self._create(messages, cancellation_token=cancellation_token, **arguments)
+
         if _is_known(self):
-            return await self._create(messages, cancellation_token=cancellation_token, **arguments)
-
-        async def call() -> CreateResult:
-            return await self._create(messages, cancellation_token=cancellation_token, **arguments)
-
+            return await call()
         return await effect("model", _request(messages, arguments), call, CreateResult, **_names(self))
 
     def create_stream(
@@ -247,8 +247,8 @@ async def ask(
     """`client.create` as an effect of the run: limited, recorded, recalled. Agents and selectors ask this way."""
     arguments = _arguments(tools, tool_choice, json_output)
 
-    async def call() -> CreateResult:
-        return await client.create(messages, cancellation_token=cancellation_token, **arguments)
+    def call() -> Awaitable[CreateResult]:
+        return client.create(messages, cancellation_token=cancellation_token, **arguments)
 
     if _tells(client):
         return await call()

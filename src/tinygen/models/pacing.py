@@ -83,16 +83,9 @@ class RateLimiter(Component):
         tokens_per_minute: int | None = None,
         concurrency: int | None = None,
     ) -> None:
-        for name, value in (
-            ("requests_per_minute", requests_per_minute),
-            ("tokens_per_minute", tokens_per_minute),
-            ("concurrency", concurrency),
-        ):
-            if value is not None:
-                positive_int(name, value)
-        self.requests_per_minute = requests_per_minute
-        self.tokens_per_minute = tokens_per_minute
-        self.concurrency = concurrency
+        self.requests_per_minute = _limit("requests_per_minute", requests_per_minute)
+        self.tokens_per_minute = _limit("tokens_per_minute", tokens_per_minute)
+        self.concurrency = _limit("concurrency", concurrency)
         self._lock = threading.Lock()
         self._queue: deque[_Ticket] = deque()
         self._past: deque[_Ticket] = deque()  # those that went within the last minute
@@ -221,6 +214,10 @@ class RateLimiter(Component):
             f"the rate limiter keeps to its limits, and {when}; that is longer than timeout={timeout:g}",
             retry_after=wait if known else None,
         )
+
+
+def _limit(name: str, value: int | None) -> int | None:
+    return None if value is None else positive_int(name, value)
 
 
 async def _woken(waiter: asyncio.Future[None], until: float, token: CancellationToken | None) -> None:
