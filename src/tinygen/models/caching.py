@@ -141,7 +141,7 @@ class ChatCompletionCache(Wrapper):
         if flight is None:
             kept = None if self._waits else self._store.get(key)
             if kept is not None:
-                if not isawaitable(kept):
+                if isinstance(kept, CreateResult) or not isawaitable(kept):
                     return self._hit(kept, key)
                 self._waits = True
 
@@ -166,7 +166,7 @@ class ChatCompletionCache(Wrapper):
         """Call a method of the store, in the way that it wants to be called."""
         method = getattr(self._store, name)
         done = await asyncio.to_thread(method, *arguments) if name in self._blocks else method(*arguments)
-        return await done if isawaitable(done) else done
+        return await done if done is not None and isawaitable(done) else done
 
     def _hit(self, found: Any, key: str) -> CreateResult:
         """A copy of what the store gave."""
@@ -207,10 +207,9 @@ class _Flight:
         self.callers = 0
         self._waiters: list[asyncio.Future[None]] = []
         self._answer: CreateResult | None = None
-        self._failure: BaseException = asyncio.CancelledError("the event loop ends")
+        self._failure: BaseException  # where there is no answer
         self.is_over = False  # so that it comes too late to take part
         self._task = asyncio.get_running_loop().create_task(self._do(work), name="tinygen-cache")
-        self._task.add_done_callback(self._end)  # it may be cancelled before it begins
 
     async def leave(self) -> None:
         """Wait no longer. A request that nobody waits for ends."""
@@ -247,7 +246,7 @@ class _Flight:
                 self.billed = answering()
         except BaseException as error:  # noqa: BLE001 - raised in each of those who wait
             self._failure = error
-        self._end()  # they wake a turn of the loop sooner than if the task's end woke them
+        self._end()
 
     def news(self, token: CancellationToken | None) -> asyncio.Future[None]:
         """Done when there is something new."""
@@ -263,7 +262,7 @@ class _Flight:
             if not waiter.done():
                 waiter.set_result(None)
 
-    def _end(self, _: object = None) -> None:
+    def _end(self) -> None:
         """Let nobody join any more."""
         if not self.is_over:
             self.is_over = True
