@@ -2,7 +2,8 @@
 
 A wrapper passes on what it does not change, so that wrappers stand around each other in any order. To agents, limits
 and listeners a call is one call, however many clients are asked for it; the attempts that failed are told to listeners
-as points within it. Nothing is asked a second time once a piece of an answer has reached the caller.
+as points within it. Nothing is asked a second time once a piece of an answer has reached the caller. The answer of a
+stream is handed on when the stream below has ended, so that it counts as answered even if the caller then goes.
 """
 
 from __future__ import annotations
