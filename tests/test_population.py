@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from actors_for_tests import Blocked, Does, passes, put
+from actors_for_tests import TOPIC, Blocked, Does, OneAtATime, echo, passes, put
 from tinygen.actors import BaseAgent, MessageContext
 from tinygen.addresses import AgentId, DefaultTopicId, TypeSubscription
-from tinygen.errors import ConfigError, StateError
+from tinygen.errors import ConfigError, StateError, UndeliverableException
 from tinygen.runtime import SingleThreadedAgentRuntime as Runtime
 
 AGENT = AgentId("c", "x")
@@ -247,3 +247,140 @@ async def test_closing_while_an_agent_is_being_saved_closes_it_too() -> None:
     await releasing
 
     assert Slow.closed == 1
+
+
+class Closes(Does):
+    """Counts the closings of its class, which is a test's own."""
+
+    closed = 0
+
+    async def close(self) -> None:
+        type(self).closed += 1
+
+
+@pytest.fixture
+def closes() -> type[Closes]:
+    return type("Fresh", (Closes,), {"closed": 0})
+
+
+async def test_closing_before_a_release_has_begun_closes_the_agent_too(closes: type[Closes]) -> None:
+    runtime = Runtime(state_store=Store())
+    agent = await put(runtime, "d", echo, cls=closes)
+    await runtime.get(agent, lazy=False)
+    runtime.start()
+    releasing = asyncio.ensure_future(runtime.release(agent))
+    await asyncio.sleep(0)  # the task that lets it go is there, but has done nothing yet
+    await runtime.close()
+    await releasing
+
+    assert closes.closed == 1
+
+
+async def test_no_message_overtakes_those_that_waited_for_an_agent_that_could_not_be_saved() -> None:
+    class Full(Store):
+        def set(self, key: str, value: Any) -> None:
+            raise OSError("disk full")
+
+    class Slow(Does):
+        async def save_state(self) -> dict[str, Any]:
+            await passes()
+            return {}
+
+    order: list[int] = []
+
+    async def note(agent: Does, message: int, ctx: MessageContext) -> None:
+        order.append(message)
+
+    for steps in range(14):
+        runtime = Runtime(state_store=Full())
+        agent = await put(runtime, "d", note, cls=Slow, topic="news")
+        await runtime.get(agent, lazy=False)
+        runtime.start()
+        releasing = asyncio.ensure_future(runtime.release(agent))
+        await asyncio.sleep(0)
+        await runtime.publish_message(2 * steps, TOPIC)
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        await runtime.publish_message(2 * steps + 1, TOPIC)
+        await runtime.stop_when_idle()
+        with pytest.raises(OSError, match="disk full"):
+            await releasing
+
+    assert order == list(range(28))
+
+
+async def test_an_agent_released_while_it_is_made_goes_when_it_has_done_what_waited_for_it() -> None:
+    go = asyncio.Event()
+
+    async def slowly() -> Does:
+        await go.wait()
+        return Does(echo)
+
+    runtime, agent = Runtime(state_store=Store()), AgentId("d", "x")
+    await Does.register(runtime, "d", slowly)
+    runtime.start()
+    sending = asyncio.ensure_future(runtime.send_message(1, agent))
+    await passes()
+    await runtime.release(agent)
+    go.set()
+
+    assert await sending == 1
+    await runtime.stop_when_idle()
+    assert runtime.statistics().agents == 0
+
+
+async def test_an_idle_agent_that_could_not_be_saved_is_released_when_it_can_be() -> None:
+    class FullOnce(Store):
+        tries = 0
+
+        def set(self, key: str, value: Any) -> None:
+            self.tries += 1
+            if self.tries == 1:
+                raise OSError("disk full")
+            super().set(key, value)
+
+    store = FullOnce()
+    runtime = Runtime(state_store=store, idle_after=0.005)
+    agent = await put(runtime, "d", echo)
+    runtime.start()
+    await runtime.send_message(1, agent)
+    while runtime.statistics().agents or runtime.statistics().making:
+        await asyncio.sleep(0.001)
+
+    assert store == {"d/here": {}} and store.tries == 2
+    await runtime.close()
+
+
+async def test_an_agent_that_cannot_take_its_state_is_closed_again(closes: type[Closes]) -> None:
+    runtime = Runtime(state_store=Store({"d/here": "corrupt"}))
+    agent = await put(runtime, "d", echo, cls=closes)
+    with pytest.raises(StateError):
+        await runtime.get(agent, lazy=False)
+
+    assert closes.closed == 1
+
+
+async def test_an_instance_that_cannot_be_registered_leaves_its_type_free() -> None:
+    class Zero(Does):
+        max_pending = 0
+
+    runtime = Runtime()
+    with pytest.raises(ConfigError, match="max_pending"):
+        await Zero(echo).register_instance(runtime, AgentId("d", "x"))
+
+    await put(runtime, "d", echo)
+
+
+async def test_who_waits_for_a_released_instance_learns_that_it_is_gone() -> None:
+    runtime, blocked, agent = Runtime(), Blocked(), AgentId("s", "x")
+    await OneAtATime(blocked).register_instance(runtime, agent)
+    runtime.start()
+    begun, waits = (asyncio.ensure_future(runtime.send_message(n, agent)) for n in range(2))
+    await passes()
+    await runtime.release(agent)
+
+    with pytest.raises(UndeliverableException, match="no agent type 's' is registered"):
+        await waits
+    blocked.go.set()
+    assert await begun == 0
+    await runtime.stop_when_idle()

@@ -22,32 +22,28 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Mapping
+from contextvars import copy_context
 
-from .actors import Agent, AgentRuntime, DropMessage, MessageContext
-from .addresses import AgentId, AgentType, Routes, TopicId, current_agent
+from .actors import DropMessage, MessageContext
+from .addresses import AgentId, TopicId, current_agent
 from .clock import monotonic, source
-from .errors import ConfigError, MessageDroppedException, MessageTimeout, StateError, UndeliverableException
+from .errors import ConfigError, MessageDroppedException, MessageTimeout, UndeliverableException
 from .mailboxes import Envelope, enter
-from .population import Population, load
+from .population import Population
 from .run import GRACE, Scope
 from .telemetry import ambient
 from .timers import Timer, Timers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
-    from typing import Any, TypeVar
+    from collections.abc import Callable, Sequence
+    from typing import Any
 
-    from .actors import AgentMetadata, InterventionHandler
-    from .addresses import Subscription
+    from .actors import Agent, InterventionHandler
     from .cancellation import CancellationToken
     from .monitoring import DeadLetter, MessageTrace, RuntimeStatistics, Watch
     from .population import StateStore
-    from .serialization import MessageSerializer, SerializationRegistry
     from .telemetry import Listener
-
-    A = TypeVar("A", bound=Agent)
 
 _log = logging.getLogger("tinygen.runtime")
 
@@ -55,7 +51,7 @@ STORED = 10  # failures kept for `stop_when_idle`
 DEAD_LETTERS = 1000  # kept to be looked at
 
 
-class SingleThreadedAgentRuntime(AgentRuntime):
+class SingleThreadedAgentRuntime(Population):
     """Agents in one process and one event loop.
 
         runtime = SingleThreadedAgentRuntime()
@@ -85,19 +81,13 @@ class SingleThreadedAgentRuntime(AgentRuntime):
         idle_after: float | None = None,
         slow_after: float | None = None,
     ) -> None:
+        super().__init__(state_store, idle_after)
         self.dead_letters: deque[DeadLetter] = deque(maxlen=DEAD_LETTERS)
         self._interventions = list(intervention_handlers or ())
         self._ignore_failures = ignore_unhandled_exceptions
         self._on_failure = on_failure
         self._slow_after = slow_after
         self._failures: list[BaseException] = []
-        self._routes = Routes()
-        self._serializers: SerializationRegistry | None = None
-        self._population = Population(self, self._routes, self._is_busy, self._settle, state_store, idle_after)
-        self._kinds = self._population.kinds
-        self._agents = self._population.agents
-        self._boxes = self._population.boxes
-        self._changing = self._population.changing
         self._queue: deque[Envelope] = deque()
         self._draining = False
         self._live: dict[
@@ -128,7 +118,7 @@ class SingleThreadedAgentRuntime(AgentRuntime):
         if not isinstance(recipient, AgentId):
             raise ConfigError(f"a message is sent to an AgentId, not to {recipient!r}")
         if recipient.type not in self._kinds:
-            raise self._population.unknown(recipient)
+            raise self._unknown(recipient)
         _not_cancelled(cancellation_token)
         ctx = MessageContext(sender, None, True, cancellation_token, message_id)
         if self._interventions:
@@ -191,8 +181,7 @@ class SingleThreadedAgentRuntime(AgentRuntime):
         return self._timers.add(Timer(self._timers, message, recipient, sender, every), delay, loop)
 
     def _ring(self, timer: Timer) -> None:
-        create = asyncio.get_running_loop().create_task
-        task: asyncio.Task[None] = self._population.context.copy().run(create, self._send_now(timer))
+        task = self._start_for_owner(self._send_now(timer))
         self._ringing[task] = timer
         task.add_done_callback(self._rung)
 
@@ -310,7 +299,7 @@ class SingleThreadedAgentRuntime(AgentRuntime):
         agent = self._agents.get(recipient)
         try:
             if agent is None:
-                (self._changing.get(recipient) or self._population.make(recipient)).held.append(envelope.waits())
+                (self._changing.get(recipient) or self._make(recipient)).held.append(envelope.waits())
                 return
             if self._boxes:
                 box = self._boxes.get(recipient)
@@ -373,15 +362,13 @@ class SingleThreadedAgentRuntime(AgentRuntime):
         if self._boxes and (box := self._boxes.get(agent_id)) is not None:
             box.begun.discard(task)
             self._begin_next(agent_id, envelope, task.get_loop())
-        if self._population.looks:
-            self._population.ended(agent_id)
+        if self._watching or self._leaving:
+            self._rests(agent_id)
         if self._waiting_for_idle:
             self._tell_idle()
 
-    def _settle(
-        self, agent_id: AgentId, held: list[Envelope], error: BaseException | None, loop: asyncio.AbstractEventLoop
-    ) -> None:
-        """An agent is there, or will not be: go on with the messages that waited for it."""
+    def _settle(self, agent_id: AgentId, held: list[Envelope], error: BaseException | None) -> None:
+        loop = asyncio.get_running_loop()
         if error is not None and self._watch is not None:
             self._watch.tell("make", str(agent_id), {"agent": agent_id, "error": error})
         for envelope in held:
@@ -455,7 +442,9 @@ class SingleThreadedAgentRuntime(AgentRuntime):
             raise RuntimeError("the runtime is started already")
         # what was left in an event loop that is closed cannot go on
         self._live = {task: each for task, each in self._live.items() if not task.get_loop().is_closed()}
-        self._population.started()
+        self._context = copy_context()
+        self._changing = {key: each for key, each in self._changing.items() if not each.task.get_loop().is_closed()}
+        self._watch_idle(True)
         self._loop, self._over, self._draining = loop, "", False
         if (listeners := ambient()) and not isinstance(source.get(), Scope):
             self._listen(*listeners)
@@ -541,7 +530,7 @@ class SingleThreadedAgentRuntime(AgentRuntime):
 
     def _halt(self, why: str) -> None:
         self._loop, self._over = None, why
-        self._population.watch_idle(False)
+        self._watch_idle(False)
         for timer in self._timers.clear():
             unsent = UndeliverableException(f"its time had not come when the runtime was {why}")
             self._bury(unsent, timer.message, timer.recipient, timer.sender)
@@ -582,11 +571,9 @@ class SingleThreadedAgentRuntime(AgentRuntime):
     def _is_idle(self) -> bool:
         return not (self._live or self._changing or self._ringing or (self._loop is not None and self._queue))
 
-    def _is_busy(self, agent_id: AgentId) -> bool:
-        box = self._boxes.get(agent_id)
-        return (box is not None and bool(box.waiting)) or any(
-            each[1] == agent_id and not task.done() for task, each in self._live.items()
-        )
+    def _busy(self) -> set[AgentId]:
+        waiting = {agent_id for agent_id, box in self._boxes.items() if box.waiting}
+        return waiting.union(agent_id for task, (_, agent_id, _) in self._live.items() if not task.done())
 
     def _tell_idle(self) -> None:
         if self._waiting_for_idle and self._is_idle():
@@ -639,85 +626,6 @@ class SingleThreadedAgentRuntime(AgentRuntime):
         self._watch = None
         if left or self._slow_after is not None:
             self._listen(*left)
-
-    # --- agents
-
-    async def register_factory(
-        self,
-        type: str | AgentType,
-        agent_factory: Callable[[], A | Awaitable[A]],
-        *,
-        expected_class: type[A] | None = None,
-    ) -> AgentType:
-        return self._population.register_factory(type, agent_factory, expected_class)
-
-    async def register_agent_instance(self, agent_instance: Agent, agent_id: AgentId) -> AgentId:
-        await self._population.register_instance(agent_instance, agent_id)
-        return agent_id
-
-    async def release(self, agent_id: AgentId) -> None:
-        await self._population.release(agent_id)
-
-    async def try_get_underlying_agent_instance(
-        self,
-        id: AgentId,
-        type: type[A] = Agent,  # type: ignore[assignment]
-    ) -> A:
-        agent = await self._population.get(id)
-        if type is not Agent and not isinstance(agent, type):
-            raise TypeError(f"agent '{id}' is a {agent.__class__.__name__}, not a {type.__name__}")
-        return agent  # type: ignore[return-value]
-
-    async def get(
-        self, id_or_type: AgentId | AgentType | str, /, key: str = "default", *, lazy: bool = True
-    ) -> AgentId:
-        agent_id = id_or_type if isinstance(id_or_type, AgentId) else AgentId(id_or_type, key)
-        if not lazy:
-            await self._population.get(agent_id)
-        return agent_id
-
-    async def agent_metadata(self, agent: AgentId) -> AgentMetadata:
-        return (await self._population.get(agent)).metadata
-
-    async def agent_save_state(self, agent: AgentId) -> Mapping[str, Any]:
-        return await (await self._population.get(agent)).save_state()
-
-    async def agent_load_state(self, agent: AgentId, state: Mapping[str, Any]) -> None:
-        await load(await self._population.get(agent), agent, state)
-
-    async def save_state(self) -> Mapping[str, Any]:
-        return {str(agent_id): await agent.save_state() for agent_id, agent in list(self._agents.items())}
-
-    async def load_state(self, state: Mapping[str, Any]) -> None:
-        if not isinstance(state, Mapping):
-            raise StateError("$", f"expected a JSON object with the agents' states, found a {type(state).__name__}")
-        known = []
-        for name, agent_state in state.items():
-            try:
-                agent_id = AgentId.from_str(name)
-            except (ConfigError, AttributeError) as error:
-                raise StateError(f"$[{name!r}]", f"not the id of an agent: {error}") from error
-            if agent_id.type in self._kinds:
-                known.append((agent_id, agent_state))
-        for agent_id, agent_state in known:
-            await self.agent_load_state(agent_id, agent_state)
-
-    async def add_subscription(self, subscription: Subscription) -> None:
-        self._routes.add(subscription)
-
-    async def remove_subscription(self, id: str) -> None:
-        self._routes.remove(id)
-
-    @property
-    def serializers(self) -> SerializationRegistry:
-        if self._serializers is None:
-            from .serialization import SerializationRegistry
-
-            self._serializers = SerializationRegistry()
-        return self._serializers
-
-    def add_message_serializer(self, serializer: MessageSerializer[Any] | Sequence[MessageSerializer[Any]]) -> None:
-        self.serializers.add_serializer(serializer)
 
 
 def _not_cancelled(token: CancellationToken | None) -> None:
