@@ -219,6 +219,52 @@ async def test_a_request_that_timed_out_waits_for_nobody(runtime: Runtime) -> No
     await runtime.stop_when_idle()
 
 
+async def test_a_request_that_a_stop_has_answered_waits_for_nobody(runtime: Runtime) -> None:
+    a_goes_on, b_goes_on = Blocked(), Blocked()
+
+    async def asks_b(agent: Does, message: Any, ctx: MessageContext) -> Any:
+        if message == "plain":
+            return message
+        with pytest.raises(UndeliverableException, match="was stopped"):
+            await agent.send_message("waits", AgentId("b", "here"))
+        return await a_goes_on(agent, message, ctx)
+
+    async def asks_a(agent: Does, message: Any, ctx: MessageContext) -> Any:
+        await b_goes_on(agent, message, ctx)
+        return await agent.send_message("plain", AgentId("a", "here"))
+
+    a = await put(runtime, "a", asks_b, cls=OneAtATime)
+    b = await put(runtime, "b", asks_a, cls=OneAtATime)
+    runtime.start()
+    to_b = asyncio.ensure_future(runtime.send_message("first", b))
+    await b_goes_on.began.wait()
+    to_a = asyncio.ensure_future(runtime.send_message("go", a))
+    await passes()
+    await runtime.stop()
+    await a_goes_on.began.wait()
+    runtime.start()
+    b_goes_on.go.set()
+    await passes()
+    a_goes_on.go.set()
+
+    assert (await to_a, await to_b) == ("go", "plain")
+    await runtime.stop_when_idle()
+
+
+async def test_a_request_that_was_cancelled_in_a_mailbox_is_no_dead_letter_when_it_stops(runtime: Runtime) -> None:
+    blocked = Blocked()
+    agent = await put(runtime, "s", blocked, cls=OneAtATime)
+    runtime.start()
+    begun, gives_up = (asyncio.ensure_future(runtime.send_message(n, agent)) for n in range(2))
+    await passes()
+    gives_up.cancel()
+    await passes()
+    await runtime.stop()
+    blocked.go.set()
+
+    assert await begun == 0 and gives_up.cancelled() and not runtime.dead_letters
+
+
 # --- no more than so many
 
 

@@ -148,9 +148,7 @@ class Mailbox:
             return None
         self.turn = None
         while self.waiting:
-            following, asking = self.waiting.popleft()
-            for turn in asking:
-                turn.asks.remove((self, following))
+            following = self._pop()
             if not following.is_cancelled():
                 self._take(following)
                 return following
@@ -158,9 +156,13 @@ class Mailbox:
 
     def clear(self) -> list[Envelope]:
         """Take out all that waits."""
-        found = [envelope for envelope, _ in self.waiting]
-        self.waiting.clear()
-        return found
+        return [self._pop() for _ in range(len(self.waiting))]
+
+    def _pop(self) -> Envelope:
+        envelope, asking = self.waiting.popleft()
+        for turn in asking:
+            turn.asks.remove((self, envelope))
+        return envelope
 
     def _circle(self, asking: tuple[Turn, ...]) -> str:
         """How this agent's handling waits for one of `asking`; empty if it does not."""

@@ -543,9 +543,11 @@ class SingleThreadedAgentRuntime(Population):
             waiting += [(envelope, agent_id) for envelope in box.clear()]
         for envelope, recipient in waiting:
             error = UndeliverableException(f"{envelope} was not delivered: the runtime was {why}")
+            if envelope.is_cancelled():
+                continue
             if envelope.reply is not None:
                 self._not_handled(envelope, recipient, error)
-            elif not envelope.is_cancelled():
+            else:
                 to = recipient or envelope.ctx.topic_id
                 self._report(error, envelope.message, recipient, to, envelope.ctx.sender)
         self._tell_idle()
