@@ -15,6 +15,7 @@ from tinygen.errors import ConfigError, UndeliverableException
 from tinygen.limits import RunLimits
 from tinygen.run import current_scope, run_scope
 from tinygen.runtime import SingleThreadedAgentRuntime as Runtime
+from virtual_time import VirtualLoop
 
 
 class Heard:
@@ -78,6 +79,34 @@ async def test_periods_that_a_blocked_loop_missed_are_not_made_up_for(runtime: R
 
     assert len(heard.messages) <= 2
     await runtime.close()
+
+
+def test_a_period_that_the_loop_ends_a_little_early_is_not_doubled() -> None:
+    heard: list[float] = []
+
+    async def main() -> None:
+        runtime, loop = Runtime(), asyncio.get_running_loop()
+
+        async def note(agent: Does, message: Any, ctx: MessageContext) -> None:
+            heard.append(loop.time())
+            if len(heard) > 2:
+                timer.cancel()
+
+        agent = await put(runtime, "d", note)
+        runtime.start()
+        timer = runtime.send_later("tick", agent, every=1.0)
+        for at in (0.995, 1.5, 2.5):
+            await asyncio.sleep(at - loop.time())
+        await runtime.close()
+
+    loop = VirtualLoop()
+    loop._clock_resolution = 0.01  # type: ignore[attr-defined]  # as coarse as Windows has it
+    try:
+        loop.run_until_complete(main())
+    finally:
+        loop.close()
+
+    assert heard == [0.995, 2.0]
 
 
 async def test_a_timer_that_is_set_does_not_keep_the_runtime_busy_and_ends_with_it(runtime: Runtime) -> None:

@@ -32,7 +32,7 @@ from .mailboxes import Envelope, enter
 from .population import Population
 from .run import GRACE, Scope
 from .telemetry import ambient
-from .timers import Timer, Timers
+from .timers import Timer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,8 +93,8 @@ class SingleThreadedAgentRuntime(Population):
         self._live: dict[
             asyncio.Task[Any], tuple[Envelope, AgentId, float]
         ] = {}  # what is handled, by whom, since when
-        self._ringing: dict[asyncio.Task[None], Timer] = {}
-        self._timers = Timers(self._ring)
+        self._timers: dict[Timer, None] = {}  # those that are set
+        self._ringing: dict[asyncio.Task[None], Envelope] = {}
         self._waiting_for_idle: list[asyncio.Future[None]] = []
         self._waiting_for_next: asyncio.Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None  # while started
@@ -156,15 +156,20 @@ class SingleThreadedAgentRuntime(Population):
             raise ConfigError(f"a message is published to a TopicId, not to {topic_id!r}")
         _not_cancelled(cancellation_token)
         ctx = MessageContext(sender, topic_id, False, cancellation_token, message_id)
+        await self._send_event(Envelope(message, ctx, cancellation_token))
+
+    async def _send_event(self, envelope: Envelope) -> None:
         if self._interventions:
+            ctx, to = envelope.ctx, envelope.recipient
+            method, about = ("on_publish", {}) if to is None else ("on_send", {"recipient": to})
             try:
-                message = await self._intervene("on_publish", message, message_context=ctx)
+                envelope.message = await self._intervene(method, envelope.message, message_context=ctx, **about)
             except MessageDroppedException:
                 return
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._refuse(waits=False)
-        self._post(Envelope(message, ctx, cancellation_token), loop)
+        self._post(envelope, loop)
 
     def send_later(
         self,
@@ -178,32 +183,20 @@ class SingleThreadedAgentRuntime(Population):
         if not isinstance(recipient, (AgentId, TopicId)):
             raise ConfigError(f"a message is sent to an AgentId or a TopicId, not to {recipient!r}")
         loop = self._started()
-        return self._timers.add(Timer(self._timers, message, recipient, sender, every), delay, loop)
+        timer = Timer(message, recipient, sender, every, self._timers)
+        timer._set(delay, self._ring, loop)
+        return timer
 
     def _ring(self, timer: Timer) -> None:
-        task = self._start_for_owner(self._send_now(timer))
-        self._ringing[task] = timer
+        envelope = _event_of(timer)
+        task = self._start_for_owner(self._send_event(envelope))
+        self._ringing[task] = envelope
         task.add_done_callback(self._rung)
 
-    async def _send_now(self, timer: Timer) -> None:
-        """Send the message of a timer. Nobody waits for the answer, so it is an event, even for a single agent."""
-        message, to = timer.message, timer.recipient
-        agent_id, topic = (to, None) if isinstance(to, AgentId) else (None, to)
-        ctx = MessageContext(timer.sender, topic)
-        if self._interventions:
-            about: Any = (
-                {"message_context": ctx} if agent_id is None else {"message_context": ctx, "recipient": agent_id}
-            )
-            try:
-                message = await self._intervene("on_publish" if agent_id is None else "on_send", message, **about)
-            except MessageDroppedException:
-                return
-        self._post(Envelope(message, ctx, None, agent_id), asyncio.get_running_loop())
-
     def _rung(self, task: asyncio.Task[None]) -> None:
-        timer = self._ringing.pop(task)
+        envelope = self._ringing.pop(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._failed(error, timer.message, None, timer.recipient, timer.sender)
+            self._failed(error, envelope, None)
         self._tell_idle()
 
     async def _intervene(self, method: str, message: Any, **about: Any) -> Any:
@@ -285,14 +278,14 @@ class SingleThreadedAgentRuntime(Population):
         ctx = envelope.ctx
         recipients, failures = self._routes.recipients(ctx.topic_id)  # type: ignore[arg-type]  # an event has a topic
         for failure in failures:
-            self._failed(failure, envelope.message, None, ctx.topic_id, ctx.sender)
+            self._failed(failure, envelope, None)
         for recipient in recipients:
             if ctx.sender is None or recipient != ctx.sender:
                 self._hand_over(envelope, recipient, loop)
         if not recipients and not failures:
             _log.info("nobody gets %s: there is no subscription to it", envelope)
             nobody = UndeliverableException(f"nobody subscribes to the topic '{ctx.topic_id}'")
-            self._bury(nobody, envelope.message, ctx.topic_id, ctx.sender)
+            self._bury(nobody, envelope, None)
 
     def _hand_over(self, envelope: Envelope, recipient: AgentId, loop: asyncio.AbstractEventLoop) -> None:
         """Let an agent handle a message, now or when it is there and has time."""
@@ -383,50 +376,36 @@ class SingleThreadedAgentRuntime(Population):
     def _not_handled(self, envelope: Envelope, agent_id: AgentId | None, error: BaseException) -> None:
         # an exception refers to the frames it went through, thus to the envelope, which must not refer to it
         reply, envelope.reply = envelope.reply, None
-        about = envelope.message, agent_id, agent_id or envelope.ctx.topic_id, envelope.ctx.sender
         if reply is None:
-            self._failed(error, *about)
+            self._failed(error, envelope, agent_id)
         elif reply.done():
-            self._report(error, *about)
+            self._report(error, envelope, agent_id)
         elif reply.get_loop() is asyncio.get_running_loop():
             reply.set_exception(error)
         elif not reply.get_loop().is_closed():
             reply.get_loop().call_soon_threadsafe(_fail, reply, error)
 
-    def _failed(
-        self,
-        error: BaseException,
-        message: Any,
-        agent_id: AgentId | None,
-        to: AgentId | TopicId | None,
-        sender: AgentId | None,
-    ) -> None:
+    def _failed(self, error: BaseException, envelope: Envelope, agent_id: AgentId | None) -> None:
         if not self._ignore_failures and len(self._failures) < STORED:
             self._failures.append(error)
-        self._report(error, message, agent_id, to, sender)
+        self._report(error, envelope, agent_id)
 
-    def _report(
-        self,
-        error: BaseException,
-        message: Any,
-        agent_id: AgentId | None,
-        to: AgentId | TopicId | None,
-        sender: AgentId | None,
-    ) -> None:
+    def _report(self, error: BaseException, envelope: Envelope, agent_id: AgentId | None) -> None:
         """Nobody waits for this failure: put it in the log and the list, and tell who asked to be told."""
         where = "in the queue" if agent_id is None else f"at agent {agent_id}"
-        _log.error("a message of type %s failed %s", type(message).__name__, where, exc_info=error)
-        self._bury(error, message, to, sender)
+        _log.error("a message of type %s failed %s", type(envelope.message).__name__, where, exc_info=error)
+        self._bury(error, envelope, agent_id)
         if self._on_failure is not None:
             try:
-                self._on_failure(error, message, agent_id)
+                self._on_failure(error, envelope.message, agent_id)
             except Exception:  # it has no caller who could learn of it
                 _log.exception("on_failure failed")
 
-    def _bury(self, error: BaseException, message: Any, to: AgentId | TopicId | None, sender: AgentId | None) -> None:
+    def _bury(self, error: BaseException, envelope: Envelope, agent_id: AgentId | None) -> None:
         from .monitoring import DeadLetter
 
-        self.dead_letters.append(DeadLetter(message, to, sender, error))
+        to = agent_id or envelope.recipient or envelope.ctx.topic_id
+        self.dead_letters.append(DeadLetter(envelope.message, to, envelope.ctx.sender, error))
 
     # --- starting and stopping
 
@@ -531,9 +510,11 @@ class SingleThreadedAgentRuntime(Population):
     def _halt(self, why: str) -> None:
         self._loop, self._over = None, why
         self._watch_idle(False)
-        for timer in self._timers.clear():
-            unsent = UndeliverableException(f"its time had not come when the runtime was {why}")
-            self._bury(unsent, timer.message, timer.recipient, timer.sender)
+        for timer in list(self._timers):
+            timer.cancel()
+            if timer.every is None:
+                unsent = UndeliverableException(f"its time had not come when the runtime was {why}")
+                self._bury(unsent, _event_of(timer), None)
         waiting = [(envelope, envelope.recipient) for envelope in self._queue]
         self._queue.clear()
         for agent_id, change in self._changing.items():
@@ -548,14 +529,13 @@ class SingleThreadedAgentRuntime(Population):
             if envelope.reply is not None:
                 self._not_handled(envelope, recipient, error)
             else:
-                to = recipient or envelope.ctx.topic_id
-                self._report(error, envelope.message, recipient, to, envelope.ctx.sender)
+                self._report(error, envelope, recipient)
         self._tell_idle()
 
     async def _end_tasks(self) -> None:
         loop, current = asyncio.get_running_loop(), asyncio.current_task()
         tasks: dict[asyncio.Task[Any], object] = {each.task: agent_id for agent_id, each in self._changing.items()}
-        tasks.update((task, timer.recipient) for task, timer in self._ringing.items())
+        tasks.update((task, envelope.recipient) for task, envelope in self._ringing.items())
         for task, (envelope, agent_id, _) in self._live.items():
             if task is not current:
                 tasks[task] = agent_id
@@ -605,7 +585,7 @@ class SingleThreadedAgentRuntime(Population):
                 Running(agent_id, type(envelope.message).__name__, envelope.ctx.sender, at - began)
                 for envelope, agent_id, began in self._live.values()
             ],
-            timers=len(self._timers.active),
+            timers=len(self._timers),
             dead_letters=len(self.dead_letters),
         )
 
@@ -633,6 +613,13 @@ class SingleThreadedAgentRuntime(Population):
 def _not_cancelled(token: CancellationToken | None) -> None:
     if token is not None and token.is_cancelled():
         raise asyncio.CancelledError("the message's token was cancelled before it was sent")
+
+
+def _event_of(timer: Timer) -> Envelope:
+    """The message of a timer. Nobody waits for an answer, so it is an event, even for a single agent."""
+    to = timer.recipient
+    agent_id, topic = (to, None) if isinstance(to, AgentId) else (None, to)
+    return Envelope(timer.message, MessageContext(timer.sender, topic), None, agent_id)
 
 
 def _fail(reply: asyncio.Future[Any], error: BaseException) -> None:

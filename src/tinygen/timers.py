@@ -16,16 +16,21 @@ if TYPE_CHECKING:
 class Timer:
     """A message that is sent later, as `AgentRuntime.send_later` returns it; `cancel()` ends it."""
 
-    __slots__ = ("_handle", "_timers", "every", "message", "recipient", "sender")
+    __slots__ = ("_active", "_handle", "every", "message", "recipient", "sender")
 
     def __init__(
-        self, timers: Timers, message: Any, recipient: AgentId | TopicId, sender: AgentId | None, every: float | None
+        self,
+        message: Any,
+        recipient: AgentId | TopicId,
+        sender: AgentId | None,
+        every: float | None,
+        active: dict[Timer, None],
     ) -> None:
         self.message = message
         self.recipient = recipient
         self.sender = sender
         self.every = every
-        self._timers = timers
+        self._active = active  # those of the runtime that are set
         self._handle: asyncio.TimerHandle | None = None
 
     @property
@@ -38,44 +43,25 @@ class Timer:
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
-            self._timers.active.pop(self, None)
+            self._active.pop(self, None)
 
-
-class Timers:
-    """The timers of a runtime; `ring` is called with one whose time has come."""
-
-    __slots__ = ("_ring", "active")
-
-    def __init__(self, ring: Callable[[Timer], None]) -> None:
-        self.active: dict[Timer, None] = {}
-        self._ring = ring
-
-    def add(self, timer: Timer, delay: float | None, loop: asyncio.AbstractEventLoop) -> Timer:
-        """Set it. Without a delay it rings first after `every` seconds."""
-        first = timer.every if delay is None else delay
-        if first is None or not first >= 0 or (timer.every is not None and not timer.every > 0):
+    def _set(self, delay: float | None, ring: Callable[[Timer], None], loop: asyncio.AbstractEventLoop) -> None:
+        """Call `ring` when its time has come. Without a delay that is first after `every` seconds."""
+        first = self.every if delay is None else delay
+        if first is None or not first >= 0 or (self.every is not None and not self.every > 0):
             raise ConfigError(
-                f"delay={delay!r}, every={timer.every!r}: say after how many seconds a message is sent, "
+                f"delay={delay!r}, every={self.every!r}: say after how many seconds a message is sent, "
                 "or every how many, which must be above 0"
             )
-        self.active[timer] = None
-        self._set(timer, loop.time() + first, loop)
-        return timer
+        due = loop.time() + first
+        self._active[self] = None
+        self._handle = loop.call_at(due, self._ring, due, ring, loop)
 
-    def clear(self) -> list[Timer]:
-        """End all. Returns those whose message was not sent even once."""
-        ended = list(self.active)
-        for timer in ended:
-            timer.cancel()
-        return [timer for timer in ended if timer.every is None]
-
-    def _set(self, timer: Timer, due: float, loop: asyncio.AbstractEventLoop) -> None:
-        timer._handle = loop.call_at(due, self._due, timer, due, loop)
-
-    def _due(self, timer: Timer, due: float, loop: asyncio.AbstractEventLoop) -> None:
-        if timer.every is None:
-            timer.cancel()
-        else:  # those that were missed, because the loop was blocked, are not made up for
-            missed = (loop.time() - due) // timer.every
-            self._set(timer, due + (missed + 1) * timer.every, loop)
-        self._ring(timer)
+    def _ring(self, due: float, ring: Callable[[Timer], None], loop: asyncio.AbstractEventLoop) -> None:
+        if self.every is None:
+            self.cancel()
+        else:  # those that were missed, because the loop was blocked, are not made up for; a loop may be early too
+            missed = max(0, (loop.time() - due) // self.every)
+            due += (missed + 1) * self.every
+            self._handle = loop.call_at(due, self._ring, due, ring, loop)
+        ring(self)
