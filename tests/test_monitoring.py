@@ -190,6 +190,40 @@ async def test_listeners_are_told_of_drops_and_of_agents_that_cannot_be_made() -
     assert told[0].data["by"] == "Drops.on_publish" and isinstance(told[2].data["error"], LookupError)
 
 
+async def test_a_listener_that_fails_changes_nothing_of_what_happens(caplog: pytest.LogCaptureFixture) -> None:
+    def fails(event: Event) -> None:
+        raise RuntimeError(f"cannot note a {event.kind}")
+
+    async def unmade() -> Does:
+        raise LookupError("unmade")
+
+    runtime = Runtime()
+    agent = await put(runtime, "d", echo)
+    await Does.register(runtime, "unmade", unmade)
+    with listen(fails):
+        runtime.start()
+
+    assert await runtime.send_message("x", agent) == "x"
+    with pytest.raises(LookupError, match="unmade"):
+        await runtime.send_message("x", AgentId("unmade", "x"))
+    await runtime.stop_when_idle()
+    assert [kind for kind in ("send", "handle", "make") if f"cannot note a {kind}" in caplog.text]
+
+
+async def test_a_runtime_started_again_outside_of_the_block_is_not_listened_to(runtime: Runtime) -> None:
+    told: list[Event] = []
+    agent = await put(runtime, "d", echo)
+    with listen(told.append):
+        runtime.start()
+    trace = runtime.trace()
+    await runtime.stop()
+    runtime.start()
+    await runtime.send_message("x", agent)
+    await runtime.stop()
+
+    assert not told and [event.kind for event in trace.events] == ["send", "handle", "handle"]
+
+
 # --- handlers that block
 
 

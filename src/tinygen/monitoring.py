@@ -192,7 +192,10 @@ class Watch:
             id=event, parent=parent, kind=kind, phase=phase, name=name, time=now(), duration=duration, data=data
         )
         for listener in self.listeners:
-            listener(made)
+            try:
+                listener(made)
+            except Exception:  # who only listens cannot be told, and must not change what happens
+                _log.exception("listener %r failed on the event %s", listener, made)
         return event
 
 

@@ -99,9 +99,10 @@ class SingleThreadedAgentRuntime(Population):
         self._waiting_for_next: asyncio.Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None  # while started
         self._over = ""  # why it is not started any more: "stopped" or "closed"
-        self._watch: Watch | None = None  # while somebody wants to know
-        if slow_after is not None:
-            self._listen()
+        self._listeners: tuple[Listener, ...] = ()  # who listened when it was started
+        self._traces: list[MessageTrace] = []
+        self._watch: Watch | None  # while somebody wants to know
+        self._set_watch()
 
     # --- sending
 
@@ -425,8 +426,8 @@ class SingleThreadedAgentRuntime(Population):
         self._changing = {key: each for key, each in self._changing.items() if not each.task.get_loop().is_closed()}
         self._watch_idle(True)
         self._loop, self._over, self._draining = loop, "", False
-        if (listeners := ambient()) and not isinstance(source.get(), Scope):
-            self._listen(*listeners)
+        self._listeners = () if isinstance(source.get(), Scope) else ambient()
+        self._set_watch()
         if self._queue:
             self._drain_soon(loop)
 
@@ -593,21 +594,21 @@ class SingleThreadedAgentRuntime(Population):
         """Record from now on which way messages go; print what is returned. Keeps the last `limit` events."""
         from .monitoring import MessageTrace
 
-        made = MessageTrace(limit, self._ignore)
-        self._listen(made)
+        made = MessageTrace(limit, self._end_trace)
+        self._traces.append(made)
+        self._set_watch()
         return made
 
-    def _listen(self, *listeners: Listener) -> None:
-        from .monitoring import Watch
+    def _end_trace(self, trace: MessageTrace) -> None:
+        self._traces = [each for each in self._traces if each is not trace]
+        self._set_watch()
 
-        known = self._watch.listeners if self._watch is not None else ()
-        self._watch = Watch((*dict.fromkeys((*known, *listeners)),), self._slow_after)
-
-    def _ignore(self, listener: Listener) -> None:
-        left = [each for each in self._watch.listeners if each is not listener] if self._watch is not None else []
+    def _set_watch(self) -> None:
         self._watch = None
-        if left or self._slow_after is not None:
-            self._listen(*left)
+        if self._listeners or self._traces or self._slow_after is not None:
+            from .monitoring import Watch
+
+            self._watch = Watch((*self._listeners, *self._traces), self._slow_after)
 
 
 def _not_cancelled(token: CancellationToken | None) -> None:
