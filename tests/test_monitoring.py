@@ -207,7 +207,7 @@ async def test_a_listener_that_fails_changes_nothing_of_what_happens(caplog: pyt
     with pytest.raises(LookupError, match="unmade"):
         await runtime.send_message("x", AgentId("unmade", "x"))
     await runtime.stop_when_idle()
-    assert [kind for kind in ("send", "handle", "make") if f"cannot note a {kind}" in caplog.text]
+    assert all(f"cannot note a {kind}" in caplog.text for kind in ("send", "handle", "make"))
 
 
 async def test_a_runtime_started_again_outside_of_the_block_is_not_listened_to(runtime: Runtime) -> None:

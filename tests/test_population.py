@@ -12,7 +12,7 @@ import pytest
 
 from actors_for_tests import TOPIC, Blocked, Does, OneAtATime, echo, passes, put
 from tinygen.actors import BaseAgent, MessageContext
-from tinygen.addresses import AgentId, DefaultTopicId, TypeSubscription
+from tinygen.addresses import AgentId, DefaultTopicId, TopicId, TypeSubscription
 from tinygen.errors import ConfigError, StateError, UndeliverableException
 from tinygen.runtime import SingleThreadedAgentRuntime as Runtime
 
@@ -274,6 +274,29 @@ async def test_closing_before_a_release_has_begun_closes_the_agent_too(closes: t
     await releasing
 
     assert closes.closed == 1
+
+
+@pytest.mark.parametrize("busy", [True, False])
+async def test_closing_saves_and_closes_an_agent_that_was_released_before(closes: type[Closes], busy: bool) -> None:
+    class Slow(closes):  # type: ignore[misc,valid-type]
+        async def save_state(self) -> dict[str, Any]:
+            await passes()
+            return {"saved": True}
+
+    blocked, store = Blocked(), Store()
+    runtime = Runtime(state_store=store)
+    agent = await put(runtime, "d", blocked, cls=Slow)
+    await runtime.get(agent, lazy=False)
+    runtime.start()
+    if busy:
+        await runtime.publish_message(1, TopicId("d:", "here"))
+        await blocked.began.wait()
+    releasing = asyncio.ensure_future(runtime.release(agent))
+    await asyncio.sleep(0)
+    await runtime.close()
+    await releasing
+
+    assert (Slow.closed, store) == (1, {"d/here": {"saved": True}})
 
 
 async def test_no_message_overtakes_those_that_waited_for_an_agent_that_could_not_be_saved() -> None:

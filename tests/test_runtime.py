@@ -965,6 +965,19 @@ async def test_processing_by_hand_waits_for_a_message_and_is_not_for_a_started_r
     await runtime.stop()
 
 
+async def test_everybody_who_processes_by_hand_gets_a_message_or_learns_that_it_was_started(runtime: Runtime) -> None:
+    agent = await runtime.get(await put(runtime, "echo", echo), lazy=False)
+    processing = [asyncio.ensure_future(runtime.process_next()) for _ in range(3)]
+    await passes()
+    sending = [asyncio.ensure_future(runtime.send_message(n, agent)) for n in range(2)]
+    assert await asyncio.gather(*sending, *processing[:2]) == [0, 1, None, None]
+
+    runtime.start()
+    with pytest.raises(RuntimeError, match="delivers by itself"):
+        await processing[2]
+    await runtime.stop()
+
+
 async def test_closing_closes_every_agent_even_if_one_raises(runtime: Runtime) -> None:
     closed = []
 
@@ -1074,6 +1087,40 @@ def test_a_runtime_outlives_an_event_loop_that_was_closed(runtime: Runtime) -> N
 
     agent = asyncio.run(first())
     asyncio.run(second(agent))
+
+
+def test_what_hung_in_an_event_loop_that_was_closed_over_it_holds_up_nobody() -> None:
+    class Hangs(DefaultInterventionHandler):
+        async def on_send(self, message: Any, **about: Any) -> Any:
+            return message if message == "answer me" else await asyncio.Event().wait()
+
+    class OneByOne(Does):
+        sequential = True
+
+    async def hangs(agent: Does, message: Any, ctx: MessageContext) -> Any:
+        return message if message == "answer me" else await asyncio.Event().wait()
+
+    runtime, left = Runtime(intervention_handlers=[Hangs()]), asyncio.new_event_loop()
+
+    async def first() -> AgentId:
+        agent = await put(runtime, "d", hangs, topic="news", cls=OneByOne)
+        runtime.start()
+        await runtime.publish_message("hang", TOPIC)
+        runtime.send_later("hang", agent, delay=0)
+        await passes()
+        return agent
+
+    async def second(agent: AgentId) -> None:
+        runtime.start()
+        assert await runtime.send_message("answer me", agent) == "answer me"
+        await runtime.stop_when_idle()
+
+    agent = left.run_until_complete(first())
+    hung = asyncio.all_tasks(left)
+    left.close()
+    asyncio.run(asyncio.wait_for(second(agent), 5))
+    for task in hung:
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # that is so here
 
 
 async def test_another_event_loop_is_told_so(runtime: Runtime) -> None:

@@ -335,7 +335,7 @@ class Population(AgentRuntime):
             self._sweep = None
         self._watching = on and self._idle_after > 0
         self._idle_since.clear()
-        if self._watching:
+        if on and (self._watching or self._leaving):
             for agent_id in list(self._agents):
                 self._rests(agent_id)
 

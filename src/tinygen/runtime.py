@@ -36,7 +36,7 @@ from .timers import Timer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from .actors import Agent, InterventionHandler
@@ -95,8 +95,7 @@ class SingleThreadedAgentRuntime(Population):
         ] = {}  # what is handled, by whom, since when
         self._timers: dict[Timer, None] = {}  # those that are set
         self._ringing: dict[asyncio.Task[None], Envelope] = {}
-        self._waiting_for_idle: list[asyncio.Future[None]] = []
-        self._waiting_for_next: asyncio.Future[None] | None = None
+        self._waiters: list[asyncio.Future[None]] = []  # of who waits for it to be idle, or to have a message
         self._loop: asyncio.AbstractEventLoop | None = None  # while started
         self._over = ""  # why it is not started any more: "stopped" or "closed"
         self._listeners: tuple[Listener, ...] = ()  # who listened when it was started
@@ -237,8 +236,8 @@ class SingleThreadedAgentRuntime(Population):
         self._queue.append(envelope.waits())
         if loop is self._loop:
             self._drain_soon(loop)
-        elif self._waiting_for_next is not None and not self._waiting_for_next.done():
-            self._waiting_for_next.set_result(None)
+        else:
+            self._wake()
 
     # --- delivering
 
@@ -358,7 +357,7 @@ class SingleThreadedAgentRuntime(Population):
             self._begin_next(agent_id, envelope, task.get_loop())
         if self._watching or self._leaving:
             self._rests(agent_id)
-        if self._waiting_for_idle:
+        if self._waiters:
             self._tell_idle()
 
     def _settle(self, agent_id: AgentId, held: list[Envelope], error: BaseException | None) -> None:
@@ -420,16 +419,25 @@ class SingleThreadedAgentRuntime(Population):
         loop = asyncio.get_running_loop()
         if self.is_running:
             raise RuntimeError("the runtime is started already")
-        # what was left in an event loop that is closed cannot go on
-        self._live = {task: each for task, each in self._live.items() if not task.get_loop().is_closed()}
-        self._context = copy_context()
-        self._changing = {key: each for key, each in self._changing.items() if not each.task.get_loop().is_closed()}
-        self._watch_idle(True)
+        self._drop_closed()
         self._loop, self._over, self._draining = loop, "", False
+        self._context = copy_context()
+        self._watch_idle(True)
+        self._wake()
         self._listeners = () if isinstance(source.get(), Scope) else ambient()
         self._set_watch()
         if self._queue:
             self._drain_soon(loop)
+
+    def _drop_closed(self) -> None:
+        """What was left in an event loop that is closed cannot go on."""
+        self._changing = {key: each for key, each in self._changing.items() if not each.task.get_loop().is_closed()}
+        self._ringing = {task: each for task, each in self._ringing.items() if not task.get_loop().is_closed()}
+        for task, (_, agent_id, _) in list(self._live.items()):
+            if task.get_loop().is_closed():
+                del self._live[task]
+                if agent_id in self._agents:
+                    self._put(agent_id, self._agents[agent_id])  # with an empty mailbox
 
     async def stop(self) -> None:
         """Stop delivering; `start` goes on.
@@ -446,13 +454,11 @@ class SingleThreadedAgentRuntime(Population):
         With `ignore_unhandled_exceptions=False` it raises what published messages led to: the first failure, with
         notes of the others.
         """
-        loop = self._started()
+        self._started()
         if asyncio.current_task() in self._live:
             raise RuntimeError("stop_when_idle() in a message handler would wait for itself; use stop()")
         while not self._is_idle():
-            waiter = loop.create_future()
-            self._waiting_for_idle.append(waiter)
-            await waiter
+            await self._change_of_affairs()
         if self._loop is not None:
             self._halt("stopped")
         self._raise_failures()
@@ -471,15 +477,17 @@ class SingleThreadedAgentRuntime(Population):
         Does not wait for its handlers. With `ignore_unhandled_exceptions=False` it raises what published messages have
         led to, as `stop_when_idle` does.
         """
+        problem = "a runtime that is started delivers by itself; process_next() is for one that is not"
         if self.is_running:
-            raise RuntimeError("a runtime that is started delivers by itself; process_next() is for one that is not")
+            raise RuntimeError(problem)
         self._raise_failures()
-        loop, self._over = asyncio.get_running_loop(), ""
+        self._over = ""
         while not self.unprocessed_messages_count:
-            self._waiting_for_next = loop.create_future()
-            await self._waiting_for_next
+            await self._change_of_affairs()
+            if self.is_running:
+                raise RuntimeError(problem)
         if self._queue:
-            self._take(self._queue.popleft(), loop)
+            self._take(self._queue.popleft(), asyncio.get_running_loop())
         await asyncio.sleep(0)
         self._raise_failures()
 
@@ -492,7 +500,7 @@ class SingleThreadedAgentRuntime(Population):
     async def close(self) -> None:
         """Stop, end what runs, and close every agent. Raises the first failure of an agent, after all are closed."""
         self._halt("closed")
-        await self._end_tasks()
+        await self._end_all()
         failures: list[BaseException] = []
         for agent in list(self._agents.values()):
             try:
@@ -533,23 +541,19 @@ class SingleThreadedAgentRuntime(Population):
                 self._report(error, envelope, recipient)
         self._tell_idle()
 
-    async def _end_tasks(self) -> None:
-        loop, current = asyncio.get_running_loop(), asyncio.current_task()
-        tasks: dict[asyncio.Task[Any], object] = {each.task: agent_id for agent_id, each in self._changing.items()}
+    async def _end_all(self) -> None:
+        tasks: dict[asyncio.Task[Any], object] = {task: each[1] for task, each in self._live.items()}
+        tasks.pop(asyncio.current_task(), None)  # type: ignore[arg-type]  # the handler that closes its runtime
+        for envelope in [self._live[task][0] for task in tasks]:
+            if envelope.reply is not None:
+                _fail(envelope.reply, UndeliverableException(f"{envelope} was not answered: the runtime was closed"))
         tasks.update((task, envelope.recipient) for task, envelope in self._ringing.items())
-        for task, (envelope, agent_id, _) in self._live.items():
-            if task is not current:
-                tasks[task] = agent_id
-                if envelope.reply is not None:
-                    closed = UndeliverableException(f"{envelope} was not answered: the runtime was closed")
-                    _fail(envelope.reply, closed)
-        ending = [task for task in tasks if task.get_loop() is loop]
-        for task in ending:
-            task.cancel()
-        if ending:
-            _, deaf = await asyncio.wait(ending, timeout=GRACE)
-            for task in deaf:
-                _log.warning("agent %s is left behind: it does not end although it was cancelled", tasks[task])
+        tasks.update((each.task, each.agent_id) for each in self._changing.values() if not each.leaving)
+        await _end(tasks)
+        leaving = {each.task: each.agent_id for each in self._changing.values() if each.leaving}
+        if leaving:  # also those that were to go when they had ended what they did
+            await asyncio.wait(leaving, timeout=GRACE)
+            await _end({task: agent_id for task, agent_id in leaving.items() if not task.done()})
 
     def _is_idle(self) -> bool:
         return not (self._live or self._changing or self._ringing or (self._loop is not None and self._queue))
@@ -559,11 +563,20 @@ class SingleThreadedAgentRuntime(Population):
         return waiting.union(agent_id for task, (_, agent_id, _) in self._live.items() if not task.done())
 
     def _tell_idle(self) -> None:
-        if self._waiting_for_idle and self._is_idle():
-            waiting, self._waiting_for_idle = self._waiting_for_idle, []
-            for waiter in waiting:
-                if not waiter.done():
-                    waiter.set_result(None)
+        if self._waiters and self._is_idle():
+            self._wake()
+
+    async def _change_of_affairs(self) -> None:
+        """Wait until it may be idle, have a message, or have been started."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        await waiter
+
+    def _wake(self) -> None:
+        waiting, self._waiters = self._waiters, []
+        for waiter in waiting:
+            if not waiter.done() and not waiter.get_loop().is_closed():
+                waiter.set_result(None)
 
     def _raise_failures(self) -> None:
         failures, self._failures = self._failures, []
@@ -630,6 +643,18 @@ def _fail(reply: asyncio.Future[Any], error: BaseException) -> None:
 
 def _time_out(reply: asyncio.Future[Any], envelope: Envelope, seconds: float) -> None:
     _fail(reply, MessageTimeout(f"there was no answer to {envelope} in {seconds:g} s"))
+
+
+async def _end(tasks: Mapping[asyncio.Task[Any], object]) -> None:
+    """Cancel them, and wait a little until they have ended."""
+    loop = asyncio.get_running_loop()
+    ending = [task for task in tasks if task.get_loop() is loop]
+    for task in ending:
+        task.cancel()
+    if ending:
+        _, deaf = await asyncio.wait(ending, timeout=GRACE)
+        for task in deaf:
+            _log.warning("agent %s is left behind: it does not end although it was cancelled", tasks[task])
 
 
 def _raise_first(failures: Sequence[BaseException]) -> None:
