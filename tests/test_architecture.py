@@ -25,7 +25,7 @@ ROWS = [
     "clock errors codec records usage messages cancellation telemetry limits run journal component providers "
     "blueprints",
     "cache transcript findings states ported models model_context memory tools code_executors conditions addresses "
-    "event_log serialization timers actors routed mailboxes monitoring runner",
+    "event_log serialization timers actors routed mailboxes monitoring failures runner",
     "agents toolbox model_turn assistant coder society message_filter task_tools population tool_agent runtime",
     "seats diagrams teams conversable selector swarm digraph graph magentic_prompts magentic",
     "ui check migrate __main__",

@@ -12,8 +12,8 @@ from actors_for_tests import NOBODY, TOPIC, Blocked, Does, OneAtATime, Text, ech
 from tinygen.actors import DefaultInterventionHandler, DropMessage, MessageContext
 from tinygen.addresses import AgentId, TopicId
 from tinygen.errors import UndeliverableException
+from tinygen.failures import DEAD_LETTERS
 from tinygen.monitoring import timed
-from tinygen.runtime import DEAD_LETTERS
 from tinygen.runtime import SingleThreadedAgentRuntime as Runtime
 from tinygen.telemetry import Event, listen
 

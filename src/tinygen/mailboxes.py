@@ -18,7 +18,7 @@ from .errors import CallCycle, ConfigError, Overloaded
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from contextvars import Context
     from typing import Any
 
@@ -54,6 +54,11 @@ class Envelope:
         if self.context is None:
             self.context = copy_context()
         return self
+
+    def go_on(self, work: Callable[..., None], *about: Any) -> None:
+        """Do `work` with it and `about`, in its sender's context, which it has kept."""
+        assert self.context is not None
+        self.context.run(work, self, *about)
 
     def is_cancelled(self) -> bool:
         """Whether it need not be delivered any more."""

@@ -28,6 +28,7 @@ from .actors import DropMessage, MessageContext
 from .addresses import AgentId, TopicId, current_agent
 from .clock import monotonic, source
 from .errors import ConfigError, MessageDroppedException, MessageTimeout, UndeliverableException
+from .failures import Failures, raise_first
 from .mailboxes import Envelope, enter
 from .population import Population
 from .run import GRACE, Scope
@@ -46,9 +47,6 @@ if TYPE_CHECKING:
     from .telemetry import Listener
 
 _log = logging.getLogger("tinygen.runtime")
-
-STORED = 10  # failures kept for `stop_when_idle`
-DEAD_LETTERS = 1000  # kept to be looked at
 
 
 class SingleThreadedAgentRuntime(Population):
@@ -82,12 +80,10 @@ class SingleThreadedAgentRuntime(Population):
         slow_after: float | None = None,
     ) -> None:
         super().__init__(state_store, idle_after)
-        self.dead_letters: deque[DeadLetter] = deque(maxlen=DEAD_LETTERS)
+        self._failures = Failures(ignore_unhandled_exceptions, on_failure)
+        self.dead_letters: deque[DeadLetter] = self._failures.letters
         self._interventions = list(intervention_handlers or ())
-        self._ignore_failures = ignore_unhandled_exceptions
-        self._on_failure = on_failure
         self._slow_after = slow_after
-        self._failures: list[BaseException] = []
         self._queue: deque[Envelope] = deque()
         self._draining = False
         self._live: dict[
@@ -196,7 +192,7 @@ class SingleThreadedAgentRuntime(Population):
     def _rung(self, task: asyncio.Task[None]) -> None:
         envelope = self._ringing.pop(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._failed(error, envelope, None)
+            self._failures.add(error, envelope, None)
         self._tell_idle()
 
     async def _intervene(self, method: str, message: Any, **about: Any) -> Any:
@@ -268,8 +264,8 @@ class SingleThreadedAgentRuntime(Population):
         if envelope.reply is not None and envelope.reply.get_loop() is not loop:
             stray = UndeliverableException(f"{envelope} was sent in another event loop than the runtime's")
             self._not_handled(envelope, envelope.recipient, stray)
-        elif envelope.context is not None:
-            envelope.context.run(self._deliver, envelope, loop)
+        else:
+            envelope.go_on(self._deliver, loop)
 
     def _deliver(self, envelope: Envelope, loop: asyncio.AbstractEventLoop) -> None:
         if envelope.recipient is not None:
@@ -278,14 +274,14 @@ class SingleThreadedAgentRuntime(Population):
         ctx = envelope.ctx
         recipients, failures = self._routes.recipients(ctx.topic_id)  # type: ignore[arg-type]  # an event has a topic
         for failure in failures:
-            self._failed(failure, envelope, None)
+            self._failures.add(failure, envelope, None)
         for recipient in recipients:
             if ctx.sender is None or recipient != ctx.sender:
                 self._hand_over(envelope, recipient, loop)
         if not recipients and not failures:
             _log.info("nobody gets %s: there is no subscription to it", envelope)
             nobody = UndeliverableException(f"nobody subscribes to the topic '{ctx.topic_id}'")
-            self._bury(nobody, envelope, None)
+            self._failures.bury(nobody, envelope)
 
     def _hand_over(self, envelope: Envelope, recipient: AgentId, loop: asyncio.AbstractEventLoop) -> None:
         """Let an agent handle a message, now or when it is there and has time."""
@@ -301,9 +297,9 @@ class SingleThreadedAgentRuntime(Population):
         except Exception as error:  # no such agent, or one that takes no more; whoever sent it learns of it
             self._not_handled(envelope, recipient, error)
             return
-        self._begin(agent, envelope, recipient, loop)
+        self._begin(envelope, agent, recipient, loop)
 
-    def _begin(self, agent: Agent, envelope: Envelope, recipient: AgentId, loop: asyncio.AbstractEventLoop) -> None:
+    def _begin(self, envelope: Envelope, agent: Agent, recipient: AgentId, loop: asyncio.AbstractEventLoop) -> None:
         """Start the task in which an agent handles a message. Called in the sender's context."""
         try:
             task = loop.create_task(self._handle(agent, envelope, recipient))
@@ -326,8 +322,8 @@ class SingleThreadedAgentRuntime(Population):
     def _begin_next(self, agent_id: AgentId, ended: Envelope, loop: asyncio.AbstractEventLoop) -> None:
         box = self._boxes.get(agent_id)
         following = box.end(ended) if box is not None else None
-        if following is not None and following.context is not None:
-            following.context.run(self._begin, self._agents[agent_id], following, agent_id, loop)
+        if following is not None:
+            following.go_on(self._begin, self._agents[agent_id], agent_id, loop)
 
     async def _handle(self, agent: Agent, envelope: Envelope, recipient: AgentId) -> None:
         current_agent.set(recipient)
@@ -367,8 +363,8 @@ class SingleThreadedAgentRuntime(Population):
         for envelope in held:
             if error is not None:
                 self._not_handled(envelope, agent_id, error)
-            elif not envelope.is_cancelled() and envelope.context is not None:
-                envelope.context.run(self._hand_over, envelope, agent_id, loop)
+            elif not envelope.is_cancelled():
+                envelope.go_on(self._hand_over, agent_id, loop)
         self._tell_idle()
 
     # --- failures
@@ -377,35 +373,13 @@ class SingleThreadedAgentRuntime(Population):
         # an exception refers to the frames it went through, thus to the envelope, which must not refer to it
         reply, envelope.reply = envelope.reply, None
         if reply is None:
-            self._failed(error, envelope, agent_id)
+            self._failures.add(error, envelope, agent_id)
         elif reply.done():
-            self._report(error, envelope, agent_id)
+            self._failures.report(error, envelope, agent_id)
         elif reply.get_loop() is asyncio.get_running_loop():
             reply.set_exception(error)
         elif not reply.get_loop().is_closed():
             reply.get_loop().call_soon_threadsafe(_fail, reply, error)
-
-    def _failed(self, error: BaseException, envelope: Envelope, agent_id: AgentId | None) -> None:
-        if not self._ignore_failures and len(self._failures) < STORED:
-            self._failures.append(error)
-        self._report(error, envelope, agent_id)
-
-    def _report(self, error: BaseException, envelope: Envelope, agent_id: AgentId | None) -> None:
-        """Nobody waits for this failure: put it in the log and the list, and tell who asked to be told."""
-        where = "in the queue" if agent_id is None else f"at agent {agent_id}"
-        _log.error("a message of type %s failed %s", type(envelope.message).__name__, where, exc_info=error)
-        self._bury(error, envelope, agent_id)
-        if self._on_failure is not None:
-            try:
-                self._on_failure(error, envelope.message, agent_id)
-            except Exception:  # it has no caller who could learn of it
-                _log.exception("on_failure failed")
-
-    def _bury(self, error: BaseException, envelope: Envelope, agent_id: AgentId | None) -> None:
-        from .monitoring import DeadLetter
-
-        to = agent_id or envelope.recipient or envelope.ctx.topic_id
-        self.dead_letters.append(DeadLetter(envelope.message, to, envelope.ctx.sender, error))
 
     # --- starting and stopping
 
@@ -461,7 +435,7 @@ class SingleThreadedAgentRuntime(Population):
             await self._change_of_affairs()
         if self._loop is not None:
             self._halt("stopped")
-        self._raise_failures()
+        self._failures.raise_kept()
 
     async def stop_when(self, condition: Callable[[], bool]) -> None:
         """Stop when `condition` is true; it is asked many times a second."""
@@ -480,7 +454,7 @@ class SingleThreadedAgentRuntime(Population):
         problem = "a runtime that is started delivers by itself; process_next() is for one that is not"
         if self.is_running:
             raise RuntimeError(problem)
-        self._raise_failures()
+        self._failures.raise_kept()
         self._over = ""
         while not self.unprocessed_messages_count:
             await self._change_of_affairs()
@@ -489,7 +463,7 @@ class SingleThreadedAgentRuntime(Population):
         if self._queue:
             self._take(self._queue.popleft(), asyncio.get_running_loop())
         await asyncio.sleep(0)
-        self._raise_failures()
+        self._failures.raise_kept()
 
     @property
     def unprocessed_messages_count(self) -> int:
@@ -507,7 +481,7 @@ class SingleThreadedAgentRuntime(Population):
                 await agent.close()
             except Exception as error:  # the others are closed too; raised below
                 failures.append(error)
-        _raise_first(failures)
+        raise_first(failures)
 
     def _started(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
@@ -523,7 +497,7 @@ class SingleThreadedAgentRuntime(Population):
             timer.cancel()
             if timer.every is None:
                 unsent = UndeliverableException(f"its time had not come when the runtime was {why}")
-                self._bury(unsent, _event_of(timer), None)
+                self._failures.bury(unsent, _event_of(timer))
         waiting = [(envelope, envelope.recipient) for envelope in self._queue]
         self._queue.clear()
         for agent_id, change in self._changing.items():
@@ -538,7 +512,7 @@ class SingleThreadedAgentRuntime(Population):
             if envelope.reply is not None:
                 self._not_handled(envelope, recipient, error)
             else:
-                self._report(error, envelope, recipient)
+                self._failures.report(error, envelope, recipient)
         self._tell_idle()
 
     async def _end_all(self) -> None:
@@ -577,10 +551,6 @@ class SingleThreadedAgentRuntime(Population):
         for waiter in waiting:
             if not waiter.done() and not waiter.get_loop().is_closed():
                 waiter.set_result(None)
-
-    def _raise_failures(self) -> None:
-        failures, self._failures = self._failures, []
-        _raise_first(failures)
 
     # --- looking on
 
@@ -655,14 +625,3 @@ async def _end(tasks: Mapping[asyncio.Task[Any], object]) -> None:
         _, deaf = await asyncio.wait(ending, timeout=GRACE)
         for task in deaf:
             _log.warning("agent %s is left behind: it does not end although it was cancelled", tasks[task])
-
-
-def _raise_first(failures: Sequence[BaseException]) -> None:
-    """Raise the first failure, with notes of the others."""
-    if not failures:
-        return
-    first, *others = failures
-    if others:
-        notes = [f"also failed: {type(error).__name__}: {error}" for error in others]
-        first.__notes__ = [*getattr(first, "__notes__", ()), *notes]  # type: ignore[attr-defined]
-    raise first
