@@ -236,13 +236,17 @@ class AgentRuntime(Protocol):
         self, id_or_type: AgentId | AgentType | str, /, key: str = "default", *, lazy: bool = True
     ) -> AgentId:
         """An id; unless `lazy`, of an agent that exists. Raises `UndeliverableException` then."""
-        raise NotImplementedError
+        agent_id = id_or_type if isinstance(id_or_type, AgentId) else AgentId(id_or_type, key)
+        if not lazy:
+            await self.try_get_underlying_agent_instance(agent_id)
+        return agent_id
 
     async def agent_metadata(self, agent: AgentId) -> AgentMetadata:
-        raise NotImplementedError
+        return (await self.try_get_underlying_agent_instance(agent)).metadata
 
     async def agent_save_state(self, agent: AgentId) -> Mapping[str, Any]:
-        raise NotImplementedError
+        found: Agent = await self.try_get_underlying_agent_instance(agent)
+        return await found.save_state()
 
     async def agent_load_state(self, agent: AgentId, state: Mapping[str, Any]) -> None:
         raise NotImplementedError

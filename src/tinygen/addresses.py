@@ -46,16 +46,11 @@ class AgentType(str):
 
 
 @lru_cache(maxsize=4096)
-def _agent_type(name: str) -> str:
-    if not re.fullmatch(r"[\w\-.]+", name):
-        raise ConfigError(f"invalid agent type {name!r}: use letters, digits, '_', '-' and '.'")
-    return sys.intern(str(name))
-
-
-@lru_cache(maxsize=4096)
-def _topic_type(name: str) -> str:
-    if not re.fullmatch(r"[\w\-.:=]+", name):
-        raise ConfigError(f"invalid topic type {name!r}: use letters, digits, '_', '-', '.', ':' and '='")
+def _checked(kind: str, name: str, signs: str = "-.") -> str:
+    """The name of a type, one object for all equal ones. Raises `ConfigError` if other `signs` are in it."""
+    if not re.fullmatch(rf"[\w{re.escape(signs)}]+", name):
+        others = ", ".join(map(repr, "_" + signs[:-1]))
+        raise ConfigError(f"invalid {kind} type {name!r}: use letters, digits, {others} and {signs[-1]!r}")
     return sys.intern(str(name))
 
 
@@ -122,7 +117,7 @@ class AgentId(_Address):
         key = _Address._name
 
     def __init__(self, type: str | AgentType, key: str) -> None:
-        self.type = _agent_type(type)
+        self.type = _checked("agent", type)
         self._name = key
 
 
@@ -138,7 +133,7 @@ class TopicId(_Address):
         source = _Address._name
 
     def __init__(self, type: str, source: str) -> None:
-        self.type = _topic_type(type)
+        self.type = _checked("topic", type, "-.:=")
         self._name = source
 
 
@@ -242,7 +237,7 @@ class _ByType(Subscription):
     def __init__(self, topic: str, agent_type: str | AgentType, id: str | None) -> None:
         self._topic = topic
         self._id = id
-        self.agent_type = _agent_type(agent_type)
+        self.agent_type = _checked("agent", agent_type)
 
     @property
     def id(self) -> str:
@@ -273,13 +268,13 @@ class TypeSubscription(_ByType):
     __slots__ = ()
 
     _sign = "="
-    if TYPE_CHECKING:
-        topic_type: str
-    else:
-        topic_type = _ByType._topic
 
     def __init__(self, topic_type: str, agent_type: str | AgentType, id: str | None = None) -> None:
         super().__init__(topic_type, agent_type, id)
+
+    @property
+    def topic_type(self) -> str:
+        return self._topic
 
     def is_match(self, topic_id: TopicId) -> bool:
         return topic_id.type == self._topic
@@ -291,13 +286,13 @@ class TypePrefixSubscription(_ByType):
     __slots__ = ()
 
     _sign = "^"
-    if TYPE_CHECKING:
-        topic_type_prefix: str
-    else:
-        topic_type_prefix = _ByType._topic
 
     def __init__(self, topic_type_prefix: str, agent_type: str | AgentType, id: str | None = None) -> None:
         super().__init__(topic_type_prefix, agent_type, id)
+
+    @property
+    def topic_type_prefix(self) -> str:
+        return self._topic
 
     def is_match(self, topic_id: TopicId) -> bool:
         return topic_id.type.startswith(self._topic)

@@ -25,9 +25,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("tinygen.runtime")
 
-_handling: ContextVar[str | None] = ContextVar(
-    "tinygen_handling", default=None
-)  # the event that what is sent is part of
+# the event that what is sent is part of
+_handling: ContextVar[str | None] = ContextVar("tinygen_handling", default=None)
 
 
 @dataclass(frozen=True)

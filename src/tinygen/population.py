@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from contextvars import Context
     from typing import Any, Protocol, TypeVar
 
-    from .actors import AgentMetadata
     from .addresses import Subscription
     from .mailboxes import Envelope
     from .serialization import MessageSerializer, SerializationRegistry
@@ -127,7 +126,11 @@ class Population(AgentRuntime):
             raise ConfigError(f"agent type {name!r} is registered already")
         if not callable(agent_factory):
             raise ConfigError(f"the factory of agent type {name!r} must be a function, not {agent_factory!r}")
-        needed = [each.name for each in inspect.signature(agent_factory).parameters.values() if _is_required(each)]
+        needed = [
+            each.name
+            for each in inspect.signature(agent_factory).parameters.values()
+            if each.default is each.empty and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
+        ]
         if needed:
             raise ConfigError(
                 f"the factory of agent type {name!r} is called without arguments, but needs {needed}; in it, "
@@ -351,20 +354,6 @@ class Population(AgentRuntime):
             raise TypeError(f"agent '{id}' is a {agent.__class__.__name__}, not a {type.__name__}")
         return agent  # type: ignore[return-value]
 
-    async def get(
-        self, id_or_type: AgentId | AgentType | str, /, key: str = "default", *, lazy: bool = True
-    ) -> AgentId:
-        agent_id = id_or_type if isinstance(id_or_type, AgentId) else AgentId(id_or_type, key)
-        if not lazy:
-            await self._get(agent_id)
-        return agent_id
-
-    async def agent_metadata(self, agent: AgentId) -> AgentMetadata:
-        return (await self._get(agent)).metadata
-
-    async def agent_save_state(self, agent: AgentId) -> Mapping[str, Any]:
-        return await (await self._get(agent)).save_state()
-
     async def agent_load_state(self, agent: AgentId, state: Mapping[str, Any]) -> None:
         await _load(await self._get(agent), agent, state)
 
@@ -398,10 +387,3 @@ async def _load(agent: Agent, agent_id: AgentId, state: Any) -> None:
     except Exception as error:
         problem = f"{type(agent).__name__}.load_state raised {type(error).__name__}: {error}"
         raise StateError(path, problem) from error
-
-
-def _is_required(parameter: inspect.Parameter) -> bool:
-    return parameter.default is parameter.empty and parameter.kind not in (
-        parameter.VAR_POSITIONAL,
-        parameter.VAR_KEYWORD,
-    )

@@ -35,7 +35,7 @@ _log = logging.getLogger("tinygen.runtime")
 class _Handler:
     """A method that handles messages of certain types; `wants` is a further condition."""
 
-    __slots__ = ("_strict", "function", "gives", "takes", "wants")
+    __slots__ = ("_strict", "function", "gives", "wants")
 
     def __init__(
         self, function: Callable[..., Any], rpc: bool | None, strict: bool, match: Callable[..., bool] | None
@@ -43,16 +43,17 @@ class _Handler:
         if not inspect.iscoroutinefunction(inspect.unwrap(function)):
             raise ConfigError(f"{_name_of(function)} must be an 'async def' to handle messages")
         self.function = function
-        self.takes: tuple[Any, ...] | None = None
         self.gives: tuple[Any, ...] | None = None
         self.wants = match if rpc is None else _and_kind(rpc, match)
         self._strict = strict
 
-    def resolve(self) -> _Handler:
-        """Read the annotations; late, so that they may name what is declared after the handler."""
+    def resolve(self) -> tuple[Any, ...]:
+        """The classes it takes, by its annotations; read late, as these may name what is declared after the handler."""
         hints = _hints(self.function)
-        self.takes, self.gives = _classes(hints["message"]), _classes(hints["return"], origins=True)
-        return self
+        takes, self.gives = _classes(hints["message"]), _classes(hints["return"], origins=True)
+        if takes is None:
+            raise ConfigError(f"{_name_of(self.function)} must name the classes of 'message', not Any")
+        return takes
 
     def complain(self, answer: Any) -> None:
         """About an answer that is not of a promised type."""
@@ -142,10 +143,7 @@ class RoutedAgent(BaseAgent):
         for name in dir(cls):  # in alphabetical order
             handler = getattr(getattr(cls, name, None), "_handler", None)
             if isinstance(handler, _Handler):
-                takes = handler.resolve().takes
-                if takes is None:
-                    raise ConfigError(f"{_name_of(handler.function)} must name the classes of 'message', not Any")
-                for each in takes:
+                for each in handler.resolve():
                     table.setdefault(each, []).append(handler)
         cls._table = table
         return table

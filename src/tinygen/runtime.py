@@ -86,9 +86,8 @@ class SingleThreadedAgentRuntime(Population):
         self._slow_after = slow_after
         self._queue: deque[Envelope] = deque()
         self._draining = False
-        self._live: dict[
-            asyncio.Task[Any], tuple[Envelope, AgentId, float]
-        ] = {}  # what is handled, by whom, since when
+        # what is handled, by whom, since when
+        self._live: dict[asyncio.Task[Any], tuple[Envelope, AgentId, float]] = {}
         self._timers: dict[Timer, None] = {}  # those that are set
         self._ringing: dict[asyncio.Task[None], Envelope] = {}
         self._waiters: list[asyncio.Future[None]] = []  # of who waits for it to be idle, or to have a message
