@@ -85,7 +85,6 @@ class SingleThreadedAgentRuntime(Population):
         self._interventions = list(intervention_handlers or ())
         self._slow_after = slow_after
         self._queue: deque[Envelope] = deque()
-        self._draining = False
         # what is handled, by whom, since when
         self._live: dict[asyncio.Task[Any], tuple[Envelope, AgentId, float]] = {}
         self._timers: dict[Timer, None] = {}  # those that are set
@@ -230,31 +229,17 @@ class SingleThreadedAgentRuntime(Population):
             return
         self._queue.append(envelope.waits())
         if loop is self._loop:
-            self._drain_soon(loop)
+            loop.call_soon(self._drain, loop)
         else:
             self._wake()
 
     # --- delivering
 
-    def _drain_soon(self, loop: asyncio.AbstractEventLoop) -> None:
-        if not self._draining:
-            self._draining = True
-            loop.call_soon(self._drain)
-
-    def _drain(self) -> None:
-        """Deliver what is in the queue now. What comes in meanwhile has its turn after others' work."""
-        loop, self._draining = self._loop, False
-        if loop is None:
-            return
-        try:
-            for _ in range(len(self._queue)):
-                if loop is not self._loop or not self._queue:
-                    break  # stopped, perhaps by a task that started eagerly
-                self._take(self._queue.popleft(), loop)
-        finally:
-            if self._queue and loop is self._loop:
-                self._drain_soon(loop)
-        self._tell_idle()
+    def _drain(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Deliver one message of the queue; each has its turn after others' work."""
+        if self._queue and loop is self._loop:  # else it was stopped
+            self._take(self._queue.popleft(), loop)
+            self._tell_idle()
 
     def _take(self, envelope: Envelope, loop: asyncio.AbstractEventLoop) -> None:
         """Deliver a message that has waited, in its sender's context."""
@@ -393,14 +378,14 @@ class SingleThreadedAgentRuntime(Population):
         if self.is_running:
             raise RuntimeError("the runtime is started already")
         self._drop_closed()
-        self._loop, self._over, self._draining = loop, "", False
+        self._loop, self._over = loop, ""
         self._context = copy_context()
         self._watch_idle(True)
         self._wake()
         self._listeners = () if isinstance(source.get(), Scope) else ambient()
         self._set_watch()
-        if self._queue:
-            self._drain_soon(loop)
+        for _ in self._queue:
+            loop.call_soon(self._drain, loop)
 
     def _drop_closed(self) -> None:
         """What was left in an event loop that is closed cannot go on."""
