@@ -1289,6 +1289,38 @@ async def test_eager_tasks_change_nothing_that_is_promised(runtime: Runtime) -> 
     assert others_turn[0] < 10
 
 
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks start eagerly since 3.12")
+async def test_what_begins_eagerly_is_under_way_from_its_first_step(runtime: Runtime) -> None:
+    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
+    closed: list[str] = []
+
+    class Goes(Does):
+        async def close(self) -> None:
+            closed.append("closed")
+
+    async def stop(agent: Does, message: Any, ctx: MessageContext) -> None:
+        await runtime.stop_when_idle()
+
+    async def leave(agent: Does, message: Any, ctx: MessageContext) -> list[str]:
+        await runtime.release(agent.id)
+        return list(closed)
+
+    async def tell_itself() -> Does:
+        await runtime.publish_message("news", TOPIC)
+        return Does(echo)
+
+    stops, leaves = await put(runtime, "stops", stop), await put(runtime, "leaves", leave, cls=Goes)
+    await Does.register(runtime, "told", tell_itself)
+    await runtime.add_subscription(TypeSubscription("news", "told"))
+    runtime.start()
+    with pytest.raises(RuntimeError, match="would wait for itself"):
+        await runtime.send_message(1, stops)
+    assert await runtime.send_message(1, leaves) == []
+    assert await runtime.send_message(1, AgentId("told", "here")) == 1
+    await runtime.stop_when_idle()
+    assert closed == ["closed"] and not runtime.dead_letters
+
+
 async def test_a_task_factory_that_fails_is_the_senders_to_know(runtime: Runtime) -> None:
     agent = await put(runtime, "d", echo)
     await runtime.get(agent, lazy=False)

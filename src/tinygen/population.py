@@ -215,8 +215,12 @@ class Population(AgentRuntime):
         return self._context.copy().run(asyncio.get_running_loop().create_task, work)
 
     def _begin_change(self, change: _Change, work: Coroutine[Any, Any, None]) -> _Change:
-        change.task = self._start_for_owner(work)
         self._changing[change.agent_id] = change
+        try:
+            change.task = self._start_for_owner(work)
+        except BaseException:  # raised again
+            del self._changing[change.agent_id]
+            raise
         change.task.add_done_callback(lambda _: self._changed(change))
         return change
 

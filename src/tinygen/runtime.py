@@ -4,8 +4,8 @@ Theory of operation. While the runtime is started, sending a message starts the 
 in the sender's context, so the task belongs to the run found there; a message sent outside of any run belongs to the
 runtime. Handlers run side by side, those of one agent too unless it is sequential, but begin in the order in which a
 sender sent. A message waits as an envelope, which holds a copy of its sender's context, in one of three places: in the
-queue until the runtime is started (or until the next turn of the event loop, where a task factory could start tasks
-inside one another), with an agent that is being made (`population`), in the mailbox of a busy one (`mailboxes`).
+queue until the runtime is started, with an agent that is being made (`population`), in the mailbox of a busy one
+(`mailboxes`).
 A handler's answer is given in its task; everything else it may end with is passed on in one place, `_ended`.
 
 Idle is what can be seen: nothing queued, nothing handled, nothing being made. There is no counter that could drift.
@@ -224,7 +224,7 @@ class SingleThreadedAgentRuntime(Population):
     def _post(self, envelope: Envelope, loop: asyncio.AbstractEventLoop) -> None:
         if self._watch is not None:
             self._watch.sent(envelope)
-        if loop is self._loop and not self._queue and loop.get_task_factory() is None:
+        if loop is self._loop and not self._queue:
             self._deliver(envelope, loop)
             return
         self._queue.append(envelope.waits())
@@ -286,7 +286,7 @@ class SingleThreadedAgentRuntime(Population):
     def _begin(self, envelope: Envelope, agent: Agent, recipient: AgentId, loop: asyncio.AbstractEventLoop) -> None:
         """Start the task in which an agent handles a message. Called in the sender's context."""
         try:
-            task = loop.create_task(self._handle(agent, envelope, recipient))
+            task = loop.create_task(self._handle(agent, envelope, recipient, loop))
         except Exception as error:  # a task factory of the user's; whoever sent it learns of it
             self._not_handled(envelope, recipient, error)
             self._begin_next(recipient, envelope, loop)
@@ -309,7 +309,11 @@ class SingleThreadedAgentRuntime(Population):
         if following is not None:
             following.go_on(self._begin, self._agents[agent_id], agent_id, loop)
 
-    async def _handle(self, agent: Agent, envelope: Envelope, recipient: AgentId) -> None:
+    async def _handle(
+        self, agent: Agent, envelope: Envelope, recipient: AgentId, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        if loop.get_task_factory() is not None:
+            await asyncio.sleep(0)  # it may start tasks at once, inside one another and before they are noted
         current_agent.set(recipient)
         if self._boxes:
             enter(self._boxes.get(recipient), envelope)
