@@ -913,6 +913,15 @@ async def test_it_stops_when_a_condition_holds(runtime: Runtime) -> None:
     assert await sending == 1
 
 
+async def test_who_stops_it_on_a_condition_is_not_kept_when_somebody_else_stops_it(runtime: Runtime) -> None:
+    runtime.start()
+    stopping = asyncio.ensure_future(runtime.stop_when(lambda: False))
+    await passes()
+    await runtime.stop()
+
+    await stopping
+
+
 async def test_a_condition_that_fails_leaves_the_runtime_started(runtime: Runtime) -> None:
     runtime.start()
 

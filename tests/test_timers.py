@@ -174,6 +174,25 @@ async def test_interventions_see_what_timers_send() -> None:
     assert letter.message == "refused" and isinstance(letter.error, PermissionError)
 
 
+async def test_what_a_timer_was_about_to_send_when_it_was_closed_is_a_dead_letter() -> None:
+    began = asyncio.Event()
+
+    class Thinks(DefaultInterventionHandler):
+        async def on_send(self, message: Any, **about: Any) -> Any:
+            began.set()
+            await asyncio.Event().wait()
+
+    runtime = Runtime(intervention_handlers=[Thinks()])
+    agent = await put(runtime, "d", echo)
+    runtime.start()
+    runtime.send_later("late", agent, delay=0)
+    await began.wait()
+    await runtime.close()
+
+    [letter] = runtime.dead_letters
+    assert (letter.message, letter.recipient) == ("late", agent) and "the runtime was closed" in str(letter.error)
+
+
 async def test_what_a_timer_cannot_deliver_is_a_dead_letter(runtime: Runtime) -> None:
     agent = await put(runtime, "d", fail)
     runtime.start()

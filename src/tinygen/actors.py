@@ -217,9 +217,9 @@ class AgentRuntime(Protocol):
     async def release(self, agent_id: AgentId) -> None:
         """Forget an agent that is no longer needed; no error if there is none.
 
-        One that a factory made is closed when it has ended what it does, and made anew for the next message; where
-        the runtime has a store of states, it goes on with the state it had. One that was registered as an instance
-        goes with its subscriptions, and its type with the last one.
+        One that a factory made, or is making, is closed when it has ended what it does, and made anew for the next
+        message; where the runtime has a store of states, it goes on with the state it had. One that was registered as
+        an instance goes with its subscriptions and its mailbox, and its type with the last one.
         """
         raise NotImplementedError
 

@@ -189,7 +189,9 @@ class SingleThreadedAgentRuntime(Population):
 
     def _rung(self, task: asyncio.Task[None]) -> None:
         envelope = self._ringing.pop(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled():
+            self._failures.bury(UndeliverableException(f"{envelope} was not sent: the runtime was closed"), envelope)
+        elif (error := task.exception()) is not None:
             self._failures.add(error, envelope, None)
         self._tell_idle()
 
@@ -426,9 +428,9 @@ class SingleThreadedAgentRuntime(Population):
         self._failures.raise_kept()
 
     async def stop_when(self, condition: Callable[[], bool]) -> None:
-        """Stop when `condition` is true; it is asked many times a second."""
+        """Stop when `condition` is true, or somebody else stops it; it is asked many times a second."""
         self._started()
-        while not condition():
+        while self._loop is not None and not condition():
             await asyncio.sleep(0.02)
         if self._loop is not None:
             self._halt("stopped")
