@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     StreamT = TypeVar("StreamT")
     StateT = TypeVar("StateT")
 else:
-    from ..component import _Configured as Generic  # stands in for `typing.Generic`
+    from ..component import Subscripted as Generic  # stands in for `typing.Generic`
 
     ArgsT = ReturnT = StreamT = StateT = None
 
