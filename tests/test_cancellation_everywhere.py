@@ -21,7 +21,9 @@ from tinygen import (
     AgentTool,
     AssistantAgent,
     AssistantMessage,
+    BaseGroupChat,
     CancellationToken,
+    FunctionalTermination,
     FunctionCall,
     FunctionExecutionResultMessage,
     MessageFilterAgent,
@@ -35,6 +37,7 @@ from tinygen import (
     SocietyOfMindAgent,
     TaskResult,
     TeamTool,
+    TerminationCondition,
 )
 
 
@@ -266,6 +269,99 @@ async def test_an_agent_that_swallows_cancellation_does_not_hold_a_run() -> None
     assert (result.stop_reason, len(result.abandoned)) == ("limit reached: timeout (0.05 s)", 1)
     released.set()
     await until_idle()
+
+
+class Deaf:
+    """Takes no notice of cancellation until `released`."""
+
+    def __init__(self) -> None:
+        self.released = asyncio.Event()
+
+    async def wait(self, *_: Any) -> bool:
+        while not self.released.is_set():
+            try:
+                await self.released.wait()
+            except asyncio.CancelledError:
+                pass
+        return False
+
+
+def a_team_with(deaf: Deaf, where: str) -> BaseGroupChat:
+    class Policy(BaseGroupChat):
+        async def select_speakers(self, thread: Any) -> Any:
+            await deaf.wait()
+            return self._names
+
+    class Condition(TerminationCondition):
+        async def check(self, messages: Any) -> None:
+            await deaf.wait()
+
+    if where == "policy":
+        return Policy([Counter("a")], max_turns=1)
+    condition = Condition() if where == "condition" else FunctionalTermination(deaf.wait)
+    return RoundRobinGroupChat([Counter("a")], termination_condition=condition, max_turns=1)
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["outermost", "nested"])
+@pytest.mark.parametrize("where", ["policy", "condition", "function"])
+async def test_a_policy_or_condition_that_swallows_cancellation_does_not_hold_a_run(where: str, nested: bool) -> None:
+    deaf = Deaf()
+    team = inner = a_team_with(deaf, where)
+    if nested:
+        team = RoundRobinGroupChat([inner], max_turns=1)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+
+    result = await team.run(task="go", limits=RunLimits(timeout=0.05))
+
+    assert loop.time() - began < 1
+    assert (result.stop_reason, result.abandoned) == (
+        "limit reached: timeout (0.05 s)",
+        [f"team {inner.name!r}"],
+    )
+    deaf.released.set()
+    again = await team.run(task="again")
+    await until_idle()
+    assert again.stop_reason == "Maximum number of turns 1 reached."
+    assert [m.to_text() for m in team._thread] == ["go", "again", "a 1"]
+
+
+async def test_what_a_policy_that_swallowed_cancellation_names_late_is_not_asked_to_speak() -> None:
+    class Late(BaseGroupChat):
+        async def select_speakers(self, thread: Any) -> Any:
+            if len(thread) == 1:
+                try:
+                    await asyncio.Event().wait()
+                except asyncio.CancelledError:
+                    pass
+            return self._names
+
+    member = Counter("a")
+    result = await Late([member]).run(task="go", limits=RunLimits(timeout=0.05))
+    await until_idle()
+    assert (result.stop_reason, result.abandoned) == ("limit reached: timeout (0.05 s)", [])
+    assert not member.heard
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+async def test_what_a_cancelled_tool_awaits_to_clean_up_is_not_cancelled_again(depth: int) -> None:
+    cleaned: list[str] = []
+
+    async def cleans_up() -> str:
+        """Takes its time to end."""
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.02)
+            cleaned.append("yes")
+        return ""
+
+    model = ReplayChatCompletionClient([[FunctionCall("1", "{}", "cleans_up")]])
+    runner: Any = AssistantAgent("a", model, tools=[cleans_up])
+    for _ in range(depth):
+        runner = RoundRobinGroupChat([runner])
+    result = await runner.run(task="go", limits=RunLimits(timeout=0.05))
+    assert (cleaned, result.abandoned) == (["yes"], [])
 
 
 async def test_a_blocked_thread_does_not_hold_a_run() -> None:

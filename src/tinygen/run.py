@@ -6,8 +6,9 @@ anything runs side by side, so they, and the ids made in them, come out the same
 
 Every task tinygen starts for a run is adopted by it. When the run ends, for whatever reason, its tasks are cancelled
 and get `GRACE` seconds; what is still there after that (a tool that swallows cancellation, a blocked thread) is left
-behind by name: its result is dropped and its further effects are refused. Not guaranteed: tasks that user code starts
-with `asyncio.create_task` are not ours and are not ended.
+behind by name: its result is dropped and its further effects are refused. The run's own task awaits no code of the
+user's: that is in a task of the run's `work`, so a policy or a condition that takes no notice of the end is left behind
+like any tool. Not guaranteed: tasks that user code starts with `asyncio.create_task` are not ours and are not ended.
 
 A `Ledger` counts what a run uses and charges its parents too. `LimitReached` passes through everything up to the run
 whose ledger is full.
@@ -289,6 +290,7 @@ class Run:
 
     async def turn(self) -> None:
         """To be awaited between turns: waits while this run, or one it is part of, is paused."""
+        self.go_on()
         run: Run | None = self
         while run is not None:
             while run._gate is not None:
@@ -353,6 +355,19 @@ class Run:
 
         return ended
 
+    async def work(self, coroutine: Coroutine[Any, Any, T], name: str) -> T:
+        """Await what the run is there for, and when it fails or is cut short, the end of all that it has started.
+
+        Whoever awaits this can put things in order afterwards: what takes no notice of the end is left behind.
+        """
+        try:
+            return await self.apart(coroutine, name, self.scope)
+        except GeneratorExit:
+            raise
+        except BaseException:
+            await self._settle()
+            raise
+
     def emit(self, item: BaseAgentEvent | BaseChatMessage) -> None:
         """Say something: to the reader of the stream and, unless it is only a piece of a message, in the result.
 
@@ -411,6 +426,12 @@ class Run:
         """Raise again what user code may have swallowed: a limit, a suspension, a divergence."""
         if self._interrupt is not None:
             raise self._interrupt
+
+    def go_on(self) -> None:
+        """Raise what ends the run, if user code has swallowed it."""
+        self.check()
+        if self.ending:
+            raise asyncio.CancelledError
 
     def interrupted(self, by: BaseException) -> None:
         """Remember that the run cannot go on, for `check`."""
@@ -527,6 +548,7 @@ class Run:
             task.cancel()  # some may have begun only now
         for name in sorted(self.tasks.values()):
             self.leave(name)
+        self.tasks.clear()
 
     @staticmethod
     def _launch(coroutine: Coroutine[Any, Any, T], scope: Scope) -> asyncio.Task[T]:
@@ -578,7 +600,7 @@ async def run_scope(
     done: list[T] = []
 
     async def body(run: Run) -> None:
-        done.append(await run.apart(_coroutine(work), name, run.scope))
+        done.append(await run.work(_coroutine(work), name))
 
     run = Run(name, limits=limits)
     run.records = False

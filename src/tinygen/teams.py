@@ -281,7 +281,7 @@ class BaseGroupChat(TaskRunner):
     async def _perform(self, run: Run, task: list[BaseChatMessage], output_task: bool) -> str | None:
         try:
             async with Seats(self.name, self._participants, self._runtime, run) as seats:
-                reason = await self._converse(run, seats, task, output_task)
+                reason = await run.work(self._converse(run, seats, task, output_task), f"team {self.name!r}")
             self._hear(run, run.inbox, True)  # came too late: for the next run
         except Suspended:
             raise
@@ -343,6 +343,7 @@ class BaseGroupChat(TaskRunner):
     async def _take_turn(self, run: Run, seats: Seats, marks: list[Undo]) -> str | None:
         floor = Floor(self, run, marks)
         selected = await self.conduct(floor)
+        run.go_on()
         speakers = [selected] if isinstance(selected, str) else list(selected)
         said: list[Said] = []
         if speakers:
