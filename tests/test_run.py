@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from tinygen import (
     RunStopped,
     Suspended,
     TaskResult,
+    UserMessage,
     effect,
     fan_out,
     listen,
@@ -140,6 +142,18 @@ async def test_a_priced_model_is_stopped_by_cost() -> None:
 
 async def test_an_effect_outside_a_run_is_a_plain_call() -> None:
     assert await effect("note", object(), lambda: asyncio.sleep(0, 5)) == 5
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="needs Python 3.12")
+async def test_a_model_is_asked_in_a_run_whose_tasks_begin_at_once() -> None:
+    loop, before = asyncio.get_running_loop(), asyncio.get_running_loop().get_task_factory()
+    loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]
+    try:
+        client = ReplayChatCompletionClient(["yes"])
+        result = await run_scope("job", lambda: client.create([UserMessage(content="x", source="user")]))
+        assert result.content == "yes"
+    finally:
+        loop.set_task_factory(before)
 
 
 async def test_a_stream_begins_with_its_first_step() -> None:

@@ -178,6 +178,7 @@ class Run:
         self.mark = 0
         self.used: list[float] = []
         self.on_boundary: Callable[[], None] | None = None
+        self.loop: asyncio.AbstractEventLoop
         self.task: asyncio.Task[TaskResult]
         self._stop_reason: str | None = None
         self._interrupt: BaseException | None = None
@@ -212,17 +213,17 @@ class Run:
         if self.outer is not None and self.outer.run.over:
             raise asyncio.CancelledError(f"the run {self.outer.run.name!r} has ended")
         self._begun_at = monotonic()
-        loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()  # before anything is done, which an eager task does at once
         self.task = task = self._launch(self._main(body), self.scope)
         task.add_done_callback(self._close)
         if self.outer is not None:
             self.outer.run.adopt(task, f"run of {self.name!r}")
         if token is not None:
-            self._detach.append(token.add_callback(lambda: self._from_any_thread(loop)))
+            self._detach.append(token.add_callback(self._from_any_thread))
         timeout = self.ledger.limits.timeout
         if timeout is not None:
             left = timeout - self.ledger.seconds
-            self._detach.append(loop.call_later(left, self.stop, f"limit reached: timeout ({timeout:g} s)").cancel)
+            self._detach.append(self.loop.call_later(left, self.stop, f"limit reached: timeout ({timeout:g} s)").cancel)
         return task
 
     @property
@@ -237,8 +238,7 @@ class Run:
 
     def end_with(self, other: Run) -> None:
         """Cancel this run when `other`, of another event loop, is cut short."""
-        loop = self.task.get_loop()
-        self._detach.append(other.token.add_callback(lambda: self._from_any_thread(loop)))
+        self._detach.append(other.token.add_callback(self._from_any_thread))
 
     async def wait(self) -> TaskResult:
         """Wait for the end. Cancelling the waiter ends the run."""
@@ -253,7 +253,7 @@ class Run:
     @property
     def live(self) -> bool:
         """Whether it goes on; not if its event loop was closed over it."""
-        return not self.over and not self.task.done() and not self.task.get_loop().is_closed()
+        return not self.over and not self.loop.is_closed()
 
     async def ended(self) -> None:
         """Wait until a run that is ending has ended; bounded by its grace time, so not to be interrupted."""
@@ -301,7 +301,7 @@ class Run:
         """The answer to a question asked in this run; the same future for who asks and for who answers."""
         future = self._questions.get(name)
         if future is None:
-            future = self._questions[name] = self.task.get_loop().create_future()
+            future = self._questions[name] = self.loop.create_future()
         return future
 
     def waits_for(self, name: str) -> bool:
@@ -571,12 +571,12 @@ class Run:
         if not task.cancelled():
             task.exception()
 
-    def _from_any_thread(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _from_any_thread(self) -> None:
         self.ending = True
-        if asyncio._get_running_loop() is loop:
+        if asyncio._get_running_loop() is self.loop:
             self.cancel()
-        elif not loop.is_closed():
-            loop.call_soon_threadsafe(self.cancel)
+        elif not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self.cancel)
 
 
 async def _coroutine(work: Callable[[], Awaitable[T]]) -> T:

@@ -233,7 +233,7 @@ class TaskRunner(Component):
         while (live := self._live) is not None and live.live:
             if live.owner is not self and _within(live):
                 break
-            if not live.ending or live.task.get_loop() is not asyncio.get_running_loop():
+            if not live.ending or live.loop is not asyncio.get_running_loop():
                 raise AlreadyRunning(self.name)
             await settled(live.task)
         for part in self._parts():
@@ -344,7 +344,7 @@ class RunStream:
         run = self._run
         if run is not None and run.live and not run.ending:
             run.ending = True  # at once, so that the next run waits instead of refusing
-            run.task.get_loop().call_soon_threadsafe(run.cancel)
+            run.loop.call_soon_threadsafe(run.cancel)
 
 
 class RunHandle:
