@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 from collections.abc import AsyncGenerator, Sequence
@@ -11,6 +12,7 @@ import pytest
 
 from agents_for_tests import speaker
 from tinygen import (
+    AgentFailed,
     AgentTool,
     AssistantAgent,
     BaseChatAgent,
@@ -27,18 +29,22 @@ from tinygen import (
     Response,
     RoundRobinGroupChat,
     RunLimits,
+    RunStopped,
     RunUsage,
     SelectorGroupChat,
     ServerError,
     Suspended,
     TaskResult,
     TextMessage,
+    UserMessage,
     UserProxyAgent,
     effect,
     listen,
+    run_scope,
     suspend,
 )
 from tinygen.models import ModelInfo, permissive
+from tinygen.run import current_scope
 from tinygen.usage import PartUsage, cost_of
 
 PRICE = {"prompt": 1e6, "completion": 1e6}  # a token costs 1
@@ -250,6 +256,91 @@ async def test_listeners_are_told_what_a_call_and_a_run_cost() -> None:
 
     ends = {event.kind: event.data.get("cost") for event in events if event.phase == "end"}
     assert ends["model"] == ends["run"] == 3
+
+
+# --- streams that broke
+
+
+class Breaking(ReplayChatCompletionClient):
+    """Streams `pieces`, then breaks; without `breaks` it waits for ever."""
+
+    def __init__(self, *pieces: str, breaks: bool = True) -> None:
+        super().__init__([], model_info=info("m"))
+        self.pieces, self.breaks = pieces, breaks
+
+    async def _create_stream(self, *args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
+        for piece in self.pieces:
+            yield piece
+        if self.breaks:
+            raise ServerError("broken")
+        await asyncio.Event().wait()
+
+
+async def test_a_stream_that_broke_is_charged_for_its_request_and_the_pieces_that_had_come() -> None:
+    agent = AssistantAgent("a", Breaking("one two ", "three four"), system_message=None, model_client_stream=True)
+
+    with pytest.raises(AgentFailed) as caught:
+        await RoundRobinGroupChat([agent]).run(task="x" * 400)
+
+    usage = caught.value.result.usage
+    assert usage == RunUsage(
+        104, 9, estimated=True, cost=113, model_calls=1, by_agent=usage.by_agent, by_model=usage.by_model
+    )
+    assert usage.by_agent["a"] == usage.by_model["m"] == PartUsage(104, 9, estimated=True, calls=1, cost=113)
+
+
+async def test_a_stream_that_was_cut_short_by_a_limit_is_charged() -> None:
+    agent = AssistantAgent("a", Breaking("one", breaks=False), model_client_stream=True)
+
+    result = await agent.run(task="x", limits=RunLimits(timeout=0.05))
+
+    assert (result.stop_reason, result.usage.estimated) == ("limit reached: timeout (0.05 s)", True)
+    assert result.usage.completion_tokens > 0
+
+
+async def test_a_stream_that_broke_before_its_first_piece_is_free() -> None:
+    with pytest.raises(AgentFailed) as caught:
+        await RoundRobinGroupChat([AssistantAgent("a", Breaking(), model_client_stream=True)]).run(task="x")
+
+    assert caught.value.result.usage == RunUsage(0, 0, cost=0.0, model_calls=1)
+
+
+@pytest.mark.parametrize("limits", [RunLimits(tokens=200), RunLimits(cost=200)])
+async def test_streams_that_break_do_not_get_around_a_limit(limits: RunLimits) -> None:
+    client = Breaking("one two three four")
+
+    async def ask_for_ever() -> None:
+        while True:
+            try:
+                async for _ in client.create_stream([UserMessage(content="hello", source="user")]):
+                    pass
+            except ServerError:
+                pass
+
+    with pytest.raises(RunStopped, match="limit reached: (tokens|cost)"):
+        await run_scope("job", ask_for_ever, limits=limits)
+
+
+async def test_an_answer_whose_stream_was_dropped_after_its_end_is_charged_as_reported() -> None:
+    class Ends(Breaking):
+        async def _create_stream(self, *args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
+            yield "x"
+            yield said("x", 7, 1)
+
+    used: list[int] = []
+
+    async def take_it_and_go() -> None:
+        stream = Ends().create_stream([UserMessage(content="hello", source="user")])
+        async for item in stream:
+            if isinstance(item, CreateResult):
+                break
+        await stream.aclose()
+        scope = current_scope()
+        assert scope is not None
+        used.extend((scope.ledger.prompt_tokens, scope.ledger.completion_tokens))
+
+    await run_scope("job", take_it_and_go)
+    assert used == [7, 1]
 
 
 # --- suspended and saved

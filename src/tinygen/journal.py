@@ -200,10 +200,12 @@ async def effect_stream(
     name: str = "",
     price: Any = None,
     kept: list[Any] | None = None,
+    broken: Callable[[Any, list[Any]], Any] | None = None,
 ) -> AsyncGenerator[Any, None]:
     """`effect` for what comes in pieces: yields the items of `stream`; its last item is the outcome.
 
-    In the end `kept` has all items but the last; what was said side by side in there, in declared order.
+    In the end `kept` has all items but the last; what was said side by side in there, in declared order. `broken` makes
+    an outcome of the request and the items of a stream that broke after some had come, so that its usage is charged.
     """
     scope = current_scope()
     if scope is None or scope.inside == kind:
@@ -244,7 +246,8 @@ async def effect_stream(
         value = task.result() if task.done() else await task
     except BaseException as failure:
         task.cancel()
-        step.fail(failure)
+        items.extend(output.items)
+        step.fail(failure, broken(request, items) if items and broken is not None else None)
         raise
     del items[-1:]
     put_in_order(items, 0, lasting)
@@ -259,7 +262,7 @@ def remark(kind: str, name: str, data: dict[str, Any]) -> None:
     if scope is None:
         if ambient():
             _tell_ambient(Event(id=new_id(), parent=None, kind=kind, phase="point", name=name, time=now(), data=data))
-    elif scope.run.listeners and scope.run.task.get_loop() is asyncio._get_running_loop():
+    elif scope.run.listeners and scope.run.loop is asyncio._get_running_loop():
         scope.run.tell(kind, "point", name, data)
 
 
@@ -389,13 +392,14 @@ class _Step:
         cost = self._charge(value)
         self._tell_end({"result": value} if cost is None else {"result": value, "cost": cost})
 
-    def fail(self, failure: BaseException) -> None:
-        """The call has raised."""
+    def fail(self, failure: BaseException, value: Any = None) -> None:
+        """The call has raised; `value` is what it came to."""
         if isinstance(failure, Suspended) and not failure.noted:
             failure.noted = True
             self.journal.suspend(self.scope.place, self.kind, self.request, self.name, self.entry.key)
             root(self.run).interrupted(failure)
-        self._tell_end(what_failed(failure))
+        cost = self._charge(value)
+        self._tell_end(what_failed(failure) if cost is None else {**what_failed(failure), "cost": cost})
 
     def _admit(self) -> None:
         try:

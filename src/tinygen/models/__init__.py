@@ -11,7 +11,7 @@ from ..clock import REAL
 from ..component import Component
 from ..errors import ConfigError, did_you_mean
 from ..journal import effect, effect_stream
-from ..messages import CreateResult, ThoughtChunk
+from ..messages import AssistantMessage, CreateResult, RequestUsage, ThoughtChunk
 from ..run import current_scope
 from ..telemetry import ambient
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing_extensions import NotRequired, Self
 
     from ..cancellation import CancellationToken
-    from ..messages import LLMMessage, RequestUsage
+    from ..messages import LLMMessage
 
     T = TypeVar("T")
 
@@ -150,7 +150,9 @@ class ChatCompletionClient(Component):
 
         if _is_known(self):
             return stream()
-        return effect_stream("model", _request(messages, arguments), stream, CreateResult, **_names(self))
+        return effect_stream(
+            "model", _request(messages, arguments), stream, CreateResult, **_names(self), broken=_broken
+        )
 
     # what our own clients define: what `create` and `create_stream` do, once it is told to the run and its listeners
 
@@ -227,7 +229,7 @@ def _is_known(client: ChatCompletionClient) -> bool:
         scope.answered = client.billing()
         return True
     # a synchronous tool may have an event loop of its own, in its thread; the run is not touched from there
-    return scope.run.task.get_loop() is not asyncio._get_running_loop()
+    return scope.run.loop is not asyncio._get_running_loop()
 
 
 def _tells(client: ChatCompletionClient) -> bool:
@@ -272,7 +274,7 @@ def ask_stream(
 
     if _tells(client):
         return stream()
-    return effect_stream("model", _request(messages, arguments), stream, CreateResult, **_names(client))
+    return effect_stream("model", _request(messages, arguments), stream, CreateResult, **_names(client), broken=_broken)
 
 
 def _names(client: ChatCompletionClient) -> dict[str, Any]:
@@ -338,6 +340,18 @@ def without_types(value: Any, shown: Callable[[Any], Any]) -> Any:
 def type_name(kind: Any) -> str:
     """What a type is called; also `list[int]` and `int | str`, which have no name."""
     return str(kind) if hasattr(kind, "__args__") else kind.__name__
+
+
+def _broken(request: dict[str, Any], items: list[Any]) -> CreateResult:
+    """What a stream that broke comes to: it answered a request, and the pieces that had come are to be paid for."""
+    if isinstance(items[-1], CreateResult):
+        return items[-1]
+    from .tokens import estimate_tokens
+
+    text = "".join(item for item in items if isinstance(item, str))
+    prompt = estimate_tokens(request["messages"], request.get("tools", ()))
+    usage = RequestUsage(prompt, estimate_tokens([AssistantMessage(content=text, source="")]), estimated=True)
+    return CreateResult(finish_reason="unknown", content=text, usage=usage, cached=False)
 
 
 # servers that speak OpenAI's chat protocol: base URL, variables that may hold the key, dialect (see dialects.py)
