@@ -317,7 +317,7 @@ async def test_streams_that_break_do_not_get_around_a_limit(limits: RunLimits) -
             except ServerError:
                 pass
 
-    with pytest.raises(RunStopped, match="limit reached: (tokens|cost)"):
+    with pytest.raises(RunStopped, match=r"limit reached: (tokens|cost)"):
         await run_scope("job", ask_for_ever, limits=limits)
 
 

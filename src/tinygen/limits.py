@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from itertools import chain
-
 from .errors import ConfigError, LimitReached
 from .records import Record
-from .usage import Charge, RequestUsage, RunUsage, add_usage, divided, nothing
+from .usage import Charge, RequestUsage, RunUsage, count, divide
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
-    from .usage import PartUsage
-
-    Key = tuple[str, str, tuple[str, ...]]  # agent, model, the tools it was inside of
+    from .usage import Key, PartUsage
 
 
 class RunLimits(Record):
@@ -54,8 +50,8 @@ class Spent(Record, tagged=False):
 class Ledger:
     """Counts what a run uses, or one effect of it; charges its parents too.
 
-    Charges are kept as they come and summed up when somebody asks, or when there are many. What was charged since the
-    last `settle` stays apart, so that a run can say what it had used by then.
+    Charges are kept as they come and summed up when somebody asks, or when there are many. Those up to the last `settle`
+    stand first, so that a run can say what it had used by then.
 
     Args:
         limits: what may be used.
@@ -63,15 +59,14 @@ class Ledger:
         tool: the tool whose call this counts.
     """
 
-    __slots__ = (*COUNTED, "limits", "mark", "open", "parent", "settled", "tool", "unpriced")
+    __slots__ = (*COUNTED, "kept", "limits", "mark", "parent", "tool", "unpriced")
 
     def __init__(self, limits: RunLimits | None = None, parent: Ledger | None = None, tool: str = "") -> None:
         self.limits = limits or NO_LIMITS
         self.parent = parent
         self.tool = tool
-        self.settled: dict[Key, PartUsage] = {}
-        self.open: list[tuple[Key, RequestUsage, float | None, int]] = []
-        self.mark = 0  # how many of the open ones are settled too
+        self.kept: list[tuple[Key, RequestUsage, float | None, int]] = []  # each with its cost and its calls
+        self.mark = 0  # how many of them are settled
         self.unpriced = False  # whether something was charged whose price is not known
         self.prompt_tokens = self.completion_tokens = 0
         self.model_calls = self.tool_calls = self.messages = 0
@@ -98,7 +93,7 @@ class Ledger:
                 ledger.model_calls += 1
             elif kind == "tool":
                 ledger.tool_calls += 1
-                ledger.open.append((("", "", tools), _NO_TOKENS, 0.0, 1))
+                ledger.kept.append((("", "", tools), _NO_TOKENS, 0.0, 1))
                 if ledger.tool:
                     tools = (ledger.tool, *tools)
             ledger = ledger.parent
@@ -114,16 +109,16 @@ class Ledger:
                 ledger.unpriced = True
             else:
                 ledger.cost += cost
-            ledger.open.append(((agent, model, tools), usage, cost, 1))
+            ledger.kept.append(((agent, model, tools), usage, cost, 1))
             if ledger.tool:
                 tools = (ledger.tool, *tools)
             ledger = ledger.parent
 
     def settle(self) -> None:
-        """Keep what was charged since the last time with what was before."""
-        self.mark = len(self.open)
-        if self.mark > MANY:
-            self._sum_up()
+        """All that was charged so far stays."""
+        if len(self.kept) > MANY:
+            self.kept = [(key, part, part.cost, part.calls) for key, part in self._parts(self.kept).items()]
+        self.mark = len(self.kept)
 
     def counts(self) -> list[float]:
         """What was used so far, for `add`."""
@@ -132,17 +127,12 @@ class Ledger:
 
     def charges(self, *, settled: bool = False) -> list[Charge]:
         """What was charged so far, for `add`; or only what is settled."""
-        self._sum_up()
-        parts = self.settled.items() if settled else self._parts()
-        return [Charge(agent=agent, model=model, tools=[*tools], used=part) for (agent, model, tools), part in parts]
+        parts = self._parts(self.kept[: self.mark] if settled else self.kept)
+        return [Charge(agent=by, model=model, tools=[*tools], used=part) for (by, model, tools), part in parts.items()]
 
     def spent(self) -> Spent | None:
         """What was used so far; None if that is nothing."""
-        return (
-            Spent(counts=self.counts(), charges=self.charges())
-            if self.open or self.settled or self.model_calls
-            else None
-        )
+        return Spent(counts=self.counts(), charges=self.charges()) if self.kept or self.model_calls else None
 
     def add(self, counts: Sequence[float], charges: Sequence[Charge] = ()) -> None:
         """Count what was used before, in another process perhaps."""
@@ -150,12 +140,12 @@ class Ledger:
         ledger: Ledger | None = self
         tools: tuple[str, ...] = ()
         while ledger is not None:
-            for name, count in zip(COUNTED, counts, strict=False):
+            for name, more in zip(COUNTED, counts, strict=False):
                 before = getattr(ledger, name)
-                setattr(ledger, name, before + type(before)(count))  # whole numbers come as floats from a document
+                setattr(ledger, name, before + type(before)(more))  # whole numbers come as floats from a document
             for charge in charges:
                 key = charge.agent, charge.model, (*tools, *charge.tools)
-                ledger.open.append((key, charge.used, charge.used.cost, charge.used.calls))
+                ledger.kept.append((key, charge.used, charge.used.cost, charge.used.calls))
             ledger.unpriced = ledger.unpriced or unpriced
             if ledger.tool:
                 tools = (ledger.tool, *tools)
@@ -166,19 +156,15 @@ class Ledger:
         usage = RunUsage(self.prompt_tokens, self.completion_tokens)
         usage.model_calls, usage.tool_calls = self.model_calls, self.tool_calls
         usage.cost = None if self.unpriced else self.cost
-        return divided(usage, self._parts())
+        divide(usage, self.kept)
+        return usage
 
-    def _parts(self) -> Iterable[tuple[Key, PartUsage]]:
-        """What is settled, and what was charged since."""
-        self._sum_up()
-        since: dict[Key, PartUsage] = {}
-        _count(since, self.open)
-        return chain(self.settled.items(), since.items())
-
-    def _sum_up(self) -> None:
-        _count(self.settled, self.open[: self.mark])
-        del self.open[: self.mark]
-        self.mark = 0
+    @staticmethod
+    def _parts(charges: Sequence[tuple[Key, RequestUsage, float | None, int]]) -> dict[Key, PartUsage]:
+        parts: dict[Key, PartUsage] = {}
+        for key, usage, cost, calls in charges:
+            count(parts, key, usage, cost, calls)
+        return parts
 
     def _check(self, kind: str, priced: bool) -> None:
         limits = self.limits
@@ -197,11 +183,3 @@ class Ledger:
     def _refuse(self, limit: str, used: float, allowed: float | None) -> None:
         if allowed is not None and used >= allowed:
             raise LimitReached(self, limit, used, allowed)
-
-
-def _count(parts: dict[Key, PartUsage], charges: Iterable[tuple[Key, RequestUsage, float | None, int]]) -> None:
-    for key, usage, cost, calls in charges:
-        part = parts.get(key)
-        if part is None:
-            part = parts[key] = nothing()
-        add_usage(part, usage, cost, calls)

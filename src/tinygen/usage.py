@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any
 
+    Key = tuple[str, str, tuple[str, ...]]  # agent, model ("" for a call of a tool), the tools it was inside of
+
 MILLION = 1_000_000  # tokens that a price is for
 
 
@@ -88,7 +90,7 @@ class RunUsage(RequestUsage, kw_only=False, tagged=False):
             total.tool_calls += each.tool_calls
             for name in ("by_agent", "by_model", "by_tool"):
                 for key, part in getattr(each, name).items():
-                    add_part(getattr(total, name), key, part)
+                    count(getattr(total, name), key, part, part.cost, part.calls)
         total.cost = None if self.cost is None or other.cost is None else self.cost + other.cost
         return total
 
@@ -102,42 +104,27 @@ class Charge(Record, tagged=False):
     used: PartUsage
 
 
-def nothing() -> PartUsage:
-    """A part that used nothing yet: it costs 0, which is known."""
-    return PartUsage(0, 0, cost=0.0)
-
-
-def add_usage(part: PartUsage, usage: RequestUsage, cost: float | None, calls: int = 1) -> None:
-    """Count what model calls used in `part`."""
+def count(parts: dict[Any, PartUsage], key: Any, usage: RequestUsage, cost: float | None, calls: int = 1) -> None:
+    """Count what model calls used in the part of this key. A part that used nothing yet costs 0, which is known."""
+    part = parts.get(key)
+    if part is None:
+        part = parts[key] = PartUsage(0, 0, cost=0.0)
     part.calls += calls
-    _add_tokens(part, usage)
     part.cost = None if part.cost is None or cost is None else part.cost + cost
+    _add_tokens(part, usage)
 
 
-def add_part(parts: dict[Any, PartUsage], key: Any, part: PartUsage) -> None:
-    """Count `part` under its key. It may be shared from then on; what is counted later goes into a copy."""
-    known = parts.get(key)
-    if known is None:
-        parts[key] = part
-    else:
-        parts[key] = total = known.model_copy()
-        add_usage(total, part, part.cost, part.calls)
-
-
-def divided(usage: RunUsage, charges: Iterable[tuple[tuple[str, str, tuple[str, ...]], PartUsage]]) -> RunUsage:
-    """`usage` with its parts, made of the charges."""
-    for (agent, model, tools), part in charges:
-        if model:
-            add_part(usage.by_agent, agent, part)
-            add_part(usage.by_model, model, part)
-            _add_details(usage, part)
-            if tools:
-                inside = part.model_copy(update={"calls": 0})
-                for name in {*tools}:
-                    add_part(usage.by_tool, name, inside)
-        else:
-            add_part(usage.by_tool, tools[-1], part)
-    return usage
+def divide(usage: RunUsage, charges: Iterable[tuple[Key, RequestUsage, float | None, int]]) -> None:
+    """Fill the parts of `usage`: of each charge its key, what was used, the cost, and the number of calls."""
+    for (agent, model, tools), used, cost, calls in charges:
+        if not model:
+            count(usage.by_tool, tools[-1], used, cost, calls)
+            continue
+        count(usage.by_agent, agent, used, cost, calls)
+        count(usage.by_model, model, used, cost, calls)
+        for name in {*tools}:
+            count(usage.by_tool, name, used, cost, 0)
+        _add_details(usage, used)
 
 
 def cost_of(usage: RequestUsage, price: Mapping[str, Any] | None) -> float | None:
