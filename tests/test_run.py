@@ -13,6 +13,7 @@ from agents_for_tests import Counter, speaker
 from tinygen import (
     AssistantAgent,
     CancellationToken,
+    ConfigError,
     ReplayChatCompletionClient,
     RoundRobinGroupChat,
     RunLimits,
@@ -354,6 +355,35 @@ async def test_a_listener_that_fails_changes_nothing() -> None:
     with listen(fail):
         result = await RoundRobinGroupChat([Counter("a")], max_turns=1).run(task="x")
     assert len(result.messages) == 2
+
+
+async def test_a_listener_that_fails_changes_nothing_outside_of_runs() -> None:
+    def fail(event: Any) -> None:
+        raise ValueError("broken listener")
+
+    model = ReplayChatCompletionClient(["one", "two"])
+    with listen(fail):
+        assert (await model.create([UserMessage(content="x", source="user")])).content == "one"
+        said = [item async for item in model.create_stream([UserMessage(content="x", source="user")])]
+        assert said[0] == "two"
+        assert await effect("note", None, lambda: asyncio.sleep(0, 5)) == 5
+
+
+async def test_what_a_failing_listener_was_told_is_not_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    def fail(event: Any) -> None:
+        raise ValueError("broken listener")
+
+    with listen(fail):
+        await RoundRobinGroupChat([speaker("a")], max_turns=1).run(task="a secret")
+    assert "broken listener" in caplog.text
+    assert "a secret" not in caplog.text
+
+
+async def test_what_cannot_be_sent_to_a_run_is_refused_at_once() -> None:
+    handle = RoundRobinGroupChat([speaker("a")], max_turns=1).start(task="x")
+    with pytest.raises(ConfigError, match="123"):
+        handle.send(123)  # type: ignore[arg-type]
+    assert (await handle).stop_reason == "Maximum number of turns 1 reached."
 
 
 async def test_every_event_that_starts_ends_also_when_the_run_is_cut_short() -> None:

@@ -22,18 +22,19 @@ from datetime import datetime
 from .clock import REAL, monotonic, new_id, now, source
 from .errors import ConfigError, LimitReached, RunDiverged, StateError, Suspended
 from .limits import Ledger, Spent
-from .messages import Pending
+from .messages import BaseAgentEvent, BaseChatMessage, Pending
 from .records import SPARSE, Record
 from .run import AHEAD, Output, current_scope, put_in_order
-from .telemetry import Event, ambient
+from .telemetry import Event, ambient, tell
 from .usage import Charge, RequestUsage, cost_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
     from typing import Any, Literal, TypeVar
 
     from .run import Run, Scope
+    from .telemetry import Listener
 
     T = TypeVar("T")
 
@@ -164,12 +165,9 @@ async def effect(
     if scope is None or scope.inside == kind:
         if scope is not None or not ambient():
             return await call()
-        told = _Told(kind, name, request)
-        try:
-            return told.end(await call())
-        except BaseException as failure:
-            told.fail(failure)
-            raise
+        with _Told(ambient(), kind, name, request) as told:
+            told.value = await call()
+        return told.value  # type: ignore[no-any-return]
     step = _Step(scope, kind, request, name, price)
     known = step.recall(result_type)
     if known is not None:
@@ -209,21 +207,14 @@ async def effect_stream(
     """
     scope = current_scope()
     if scope is None or scope.inside == kind:
-        told = _Told(kind, name, request, stream=True) if scope is None and ambient() else None
-        item: Any = None
-        try:
+        with _Told(ambient() if scope is None else (), kind, name, request, stream=True) as told:
             async for item in stream():
+                told.value = item
                 if kept is not None:
                     kept.append(item)
                 yield item
-        except BaseException as failure:
-            if told is not None:
-                told.fail(failure)
-            raise
         if kept is not None:
             del kept[-1:]
-        if told is not None:
-            told.end(item)
         return
     step = _Step(scope, kind, request, name, price)
     known = step.recall(result_type)
@@ -260,43 +251,33 @@ def remark(kind: str, name: str, data: dict[str, Any]) -> None:
     """Tell the listeners, as a `point`, of what happens inside an effect."""
     scope = current_scope()
     if scope is None:
-        if ambient():
-            _tell_ambient(Event(id=new_id(), parent=None, kind=kind, phase="point", name=name, time=now(), data=data))
+        made = Event(id=new_id(), parent=None, kind=kind, phase="point", name=name, time=now(), data=data)
+        tell(ambient(), made)
     elif scope.run.listeners and scope.run.loop is asyncio._get_running_loop():
         scope.run.tell(kind, "point", name, data)
 
 
-def _tell_ambient(event: Event) -> None:
-    for listener in ambient():
-        listener(event)
-
-
 class _Told:
-    """An effect outside of runs, as the listeners of its place hear of it."""
+    """An effect outside of runs, as the listeners of its place hear of it; `value` is its outcome."""
 
-    def __init__(self, kind: str, name: str, request: Any, *, stream: bool = False) -> None:
-        self.kind, self.name, self.id, self.began = kind, name, new_id(), monotonic()
+    def __init__(
+        self, listeners: Sequence[Listener], kind: str, name: str, request: Any, *, stream: bool = False
+    ) -> None:
+        self.value: Any = None
+        self._listeners = listeners
+        self._about: dict[str, Any] = {"id": new_id(), "parent": None, "kind": kind, "name": name}
+        self._began = monotonic()
         self._tell("start", {"request": request, "stream": stream})
 
-    def end(self, value: T) -> T:
-        self._tell("end", {"result": value}, monotonic() - self.began)
-        return value
+    def __enter__(self) -> _Told:
+        return self
 
-    def fail(self, failure: BaseException) -> None:
-        self._tell("end", what_failed(failure), monotonic() - self.began)
+    def __exit__(self, _: Any, failure: BaseException | None, __: Any) -> None:
+        data = {"result": self.value} if failure is None else what_failed(failure)
+        self._tell("end", data, monotonic() - self._began)
 
     def _tell(self, phase: Literal["start", "end"], data: dict[str, Any], duration: float | None = None) -> None:
-        made = Event(
-            id=self.id,
-            parent=None,
-            kind=self.kind,
-            phase=phase,
-            name=self.name,
-            time=now(),
-            duration=duration,
-            data=data,
-        )
-        _tell_ambient(made)
+        tell(self._listeners, Event(**self._about, phase=phase, time=now(), duration=duration, data=data))
 
 
 def what_failed(failure: BaseException) -> dict[str, Any]:
@@ -347,7 +328,6 @@ class _Step:
         if found is None:
             return None
         from . import codec
-        from .messages import BaseAgentEvent, BaseChatMessage
 
         value = found.value
         if result_type is not None:
@@ -459,13 +439,13 @@ class Suspension(Record):
 
     uid: str
     begun: bool
-    task: list[Any]
-    messages: list[Any]
+    task: list[BaseChatMessage]
+    messages: list[BaseAgentEvent | BaseChatMessage]
     entries: list[Entry]
     pending: list[Pending]
     used: list[float]
     time: datetime
-    inbox: list[Any] = field(default_factory=list)
+    inbox: list[BaseChatMessage] = field(default_factory=list)
     charges: list[Charge] = field(default_factory=list, metadata=SPARSE)
 
     def answer(self, question: str, value: Any) -> None:

@@ -50,8 +50,8 @@ class Spent(Record, tagged=False):
 class Ledger:
     """Counts what a run uses, or one effect of it; charges its parents too.
 
-    Charges are kept as they come and summed up when somebody asks, or when there are many. Those up to the last `settle`
-    stand first, so that a run can say what it had used by then.
+    Charges are kept as they come and summed up when somebody asks, or when there are many. Those before the last
+    `settle` stand first, so that a run can say what it had used by then.
 
     Args:
         limits: what may be used.

@@ -11,7 +11,7 @@ from types import coroutine
 from .addresses import AgentId
 from .clock import REAL, monotonic, now, source
 from .run import Scope
-from .telemetry import Event
+from .telemetry import Event, tell
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -190,11 +190,7 @@ class Watch:
         made = Event(
             id=event, parent=parent, kind=kind, phase=phase, name=name, time=now(), duration=duration, data=data
         )
-        for listener in self.listeners:
-            try:
-                listener(made)
-            except Exception:  # who only listens cannot be told, and must not change what happens
-                _log.exception("listener %r failed on the event %s", listener, made)
+        tell(self.listeners, made)
         return event
 
 

@@ -17,7 +17,6 @@ whose ledger is full.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from contextvars import copy_context
 from operator import itemgetter
@@ -27,7 +26,7 @@ from .clock import Source, monotonic, source
 from .errors import AgentFailed, LimitReached, RunStopped, Suspended
 from .limits import Ledger
 from .messages import ModelClientStreamingChunkEvent, TaskResult
-from .telemetry import Event, ambient
+from .telemetry import Event, ambient, tell
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,8 +40,6 @@ if TYPE_CHECKING:
     from .usage import Charge
 
     T = TypeVar("T")
-
-_log = logging.getLogger("tinygen.run")
 
 GRACE = 0.2  # seconds a cancelled task gets before it is left behind
 AHEAD = 100  # items that a stream may be ahead of its reader before everybody else gets a turn
@@ -415,11 +412,7 @@ class Run:
             self._open_events[made.id] = kind, name
         elif phase == "end" and self._open_events.pop(made.id, None) is None:
             return made.id  # told already, when the run ended without it
-        for listener in self.listeners:
-            try:
-                listener(made)
-            except Exception:  # who only listens cannot be told, and must not change what happens
-                _log.exception("listener %r failed on the event %s", listener, made)
+        tell(self.listeners, made)
         return made.id
 
     def check(self) -> None:

@@ -165,9 +165,12 @@ class TaskRunner(Component):
 
     @property
     def _at_work(self) -> bool:
-        """Whether a run of it goes on, or one around it that we are no part of."""
+        return self._occupied() is not None
+
+    def _occupied(self) -> Run | None:
+        """The run of it that goes on, or one around it that we are no part of."""
         live = self._live
-        return live is not None and live.live and (live.owner is self or not _within(live))
+        return live if live is not None and live.live and (live.owner is self or not _within(live)) else None
 
     def _check_ready(self) -> None:
         """Raise `ConfigError` if a run cannot begin now; nothing has been touched yet."""
@@ -230,14 +233,15 @@ class TaskRunner(Component):
 
     async def _idle(self) -> None:
         """Wait for a run that is ending; raise `AlreadyRunning` for one that goes on, except one we are part of."""
-        while (live := self._live) is not None and live.live:
-            if live.owner is not self and _within(live):
-                break
+        while (ending := self._ending()) is not None:
+            await settled(ending.task)
+
+    def _ending(self) -> Run | None:
+        if (live := self._occupied()) is not None:
             if not live.ending or live.loop is not asyncio.get_running_loop():
                 raise AlreadyRunning(self.name)
-            await settled(live.task)
-        for part in self._parts():
-            await part._idle()
+            return live
+        return next((ending for part in self._parts() if (ending := part._ending()) is not None), None)
 
     def _claim(self, run: Run) -> list[tuple[TaskRunner, Run | None]]:
         claimed = [(self, self._live)]
@@ -247,22 +251,20 @@ class TaskRunner(Component):
         return claimed
 
     def _suspend(self, run: Run, task: list[BaseChatMessage]) -> None:
-        from . import codec
-
         journal = journal_of(run)
         del run.messages[run.mark :]
         run.pending = list(journal.pending)
         self._suspension = Suspension(
             uid=run.uid,
             begun=run.begun,
-            task=codec.encode(task),
-            messages=codec.encode(run.messages),
+            task=task,
+            messages=list(run.messages),
             entries=journal.entries(),
             pending=run.pending,
             used=run.used,
             charges=run.ledger.charges(settled=True),
             time=run.time,
-            inbox=codec.encode(run.inbox),
+            inbox=run.inbox,
         )
 
     def _save_suspension(self, state: dict[str, Any]) -> dict[str, Any]:
@@ -278,7 +280,8 @@ class TaskRunner(Component):
         if saved is None:
             return None
         suspension: Suspension = codec.decode(Suspension, saved, mode="state", path="$.suspended")
-        _contents(suspension)
+        if suspension.begun and len(suspension.used) != len(COUNTED):
+            raise DecodeError("$.suspended.used", f"expected {len(COUNTED)} numbers, found {len(suspension.used)}")
         return suspension
 
 
@@ -395,7 +398,8 @@ class RunHandle:
         """
         if not self._runner.takes_turns:
             raise ConfigError(f"{self._runner.name!r} is an agent, and hears nothing while it answers; give it a task")
-        self._tell(lambda run: run.inbox.extend(as_messages(message)))
+        messages = as_messages(message)
+        self._tell(lambda run: run.inbox.extend(messages))
 
     def answer(self, question: str, value: Any) -> None:
         """Answer a question: of an agent that asks right now, or one of a suspended run."""
@@ -449,31 +453,16 @@ def _release(claimed: list[tuple[TaskRunner, Run | None]]) -> None:
 
 
 def _restore(run: Run, suspension: Suspension) -> None:
-    messages, _, run.inbox = _contents(suspension)
-    run.messages.extend(messages)
+    run.messages.extend(suspension.messages)
+    run.inbox = list(suspension.inbox)
     run.restore(suspension.begun, suspension.used, suspension.charges, suspension.time)
     journal = journal_of(run)
     journal.loaded = {entry.key: entry for entry in suspension.entries}
     journal.asked = {question.id for question in suspension.pending}
 
 
-def _contents(
-    suspension: Suspension,
-) -> tuple[list[BaseAgentEvent | BaseChatMessage], list[BaseChatMessage], list[BaseChatMessage]]:
-    """What a suspended run has said, its task, and what was sent to it. Raises `DecodeError`."""
-    from . import codec
-
-    item_type = BaseAgentEvent | BaseChatMessage
-    messages = codec.decode(list[item_type], suspension.messages, mode="state", path="$.suspended.messages")
-    task = codec.decode(list[BaseChatMessage], suspension.task, mode="state", path="$.suspended.task")
-    inbox = codec.decode(list[BaseChatMessage], suspension.inbox, mode="state", path="$.suspended.inbox")
-    if suspension.begun and len(suspension.used) != len(COUNTED):
-        raise DecodeError("$.suspended.used", f"expected {len(COUNTED)} numbers, found {len(suspension.used)}")
-    return messages, task, inbox
-
-
 def _same_task(name: str, task: list[BaseChatMessage], suspension: Suspension) -> list[BaseChatMessage]:
-    saved = _contents(suspension)[1]
+    saved = suspension.task
     if task and [(m.source, m.to_text()) for m in task] != [(m.source, m.to_text()) for m in saved]:
         raise ConfigError(
             f"{name!r} is suspended in another task; answer its questions and run it again with that task or with "
@@ -483,18 +472,16 @@ def _same_task(name: str, task: list[BaseChatMessage], suspension: Suspension) -
 
 
 def _in_thread(call: Callable[[], TaskResult]) -> TaskResult:
-    outcome: list[Any] = []
+    """Call it in a daemon thread, and wait."""
+    from concurrent.futures import Future
+
+    outcome: Future[TaskResult] = Future()
 
     def work() -> None:
         try:
-            outcome.append((call(), None))
+            outcome.set_result(call())
         except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
-            outcome.append((None, error))
+            outcome.set_exception(error)
 
-    thread = threading.Thread(target=work, name="tinygen-run-sync", daemon=True)
-    thread.start()
-    thread.join()
-    result, error = outcome[0]
-    if error is not None:
-        raise error
-    return result  # type: ignore[no-any-return]
+    threading.Thread(target=work, name="tinygen-run-sync", daemon=True).start()
+    return outcome.result()

@@ -16,13 +16,14 @@ from .records import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from datetime import datetime
     from typing import Any, Literal
 
     Listener = Callable[["Event"], None]
 
 logging.getLogger("tinygen").addHandler(logging.NullHandler())
+_log = logging.getLogger("tinygen.run")
 
 
 class Event(Record):
@@ -64,3 +65,12 @@ def listen(listener: Listener) -> Iterator[None]:
         yield
     finally:
         _ambient.reset(token)
+
+
+def tell(listeners: Iterable[Listener], event: Event) -> None:
+    """Tell them; what one of them raises is logged, since whoever only listens must not change what happens."""
+    for listener in listeners:
+        try:
+            listener(event)
+        except Exception:  # it has no caller who could learn of it
+            _log.exception("listener %r failed on the %s of the %s %r", listener, event.phase, event.kind, event.name)
