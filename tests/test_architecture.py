@@ -22,7 +22,7 @@ PACKAGE = ROOT / "src" / "tinygen"
 
 # A module imports from rows above its own in this list, and in its own row from what stands to its left.
 ROWS = [
-    "clock errors codec records usage messages cancellation telemetry limits run journal component providers "
+    "clock errors codec records usage messages cancellation telemetry limits run branches journal component providers "
     "blueprints",
     "cache transcript findings states ported models model_context memory tools code_executors conditions addresses "
     "event_log serialization timers actors routed mailboxes monitoring failures runner",

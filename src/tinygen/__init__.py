@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from .blueprints import (
         ComponentModel as ComponentModel, allow_secrets as allow_secrets,
     )
+    from .branches import (
+        fan_out as fan_out,
+    )
     from .cache import (
         CacheStore as CacheStore, InMemoryStore as InMemoryStore, RedisStore as RedisStore,
         SQLiteCacheStore as SQLiteCacheStore,
@@ -198,7 +201,7 @@ if TYPE_CHECKING:
         message_handler as message_handler, rpc as rpc,
     )
     from .run import (
-        fan_out as fan_out, run_scope as run_scope,
+        run_scope as run_scope,
     )
     from .runner import (
         RunHandle as RunHandle, RunStream as RunStream, TaskRunner as TaskRunner,
@@ -273,6 +276,7 @@ else:
         "agents": "BaseChatAgent UserProxyAgent suspend",
         "assistant": "AssistantAgent",
         "blueprints": "ComponentModel allow_secrets",
+        "branches": "fan_out",
         "cache": "CacheStore InMemoryStore RedisStore SQLiteCacheStore",
         "cancellation": "CancellationToken",
         "code_executors": "CodeExecutor CommandLineCodeResult LocalCommandLineCodeExecutor",
@@ -339,7 +343,7 @@ else:
         "providers": "register_component",
         "records": "Record",
         "routed": "ClosureAgent ClosureContext RoutedAgent event message_handler rpc",
-        "run": "fan_out run_scope",
+        "run": "run_scope",
         "runner": "RunHandle RunStream TaskRunner",
         "runtime": "SingleThreadedAgentRuntime",
         "selector": "SelectorGroupChat",

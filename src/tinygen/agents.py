@@ -23,6 +23,7 @@ from contextvars import ContextVar
 from copy import copy
 from functools import partial
 
+from .branches import put_in_order
 from .cancellation import CancellationToken
 from .clock import monotonic, new_id
 from .errors import AgentFailed, AlreadyRunning, ConfigError, StateError, Suspended, TinygenError
@@ -37,7 +38,7 @@ from .messages import (
     UserInputRequestedEvent,
 )
 from .records import Record
-from .run import current_scope, put_in_order
+from .run import current_scope
 from .runner import TaskRunner
 
 TYPE_CHECKING = False

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from functools import partial
 
 from .agents import expect_client, expect_state, saved_of
+from .branches import fan_out
 from .cancellation import CancellationToken
 from .errors import ConfigError, DecodeError, Suspended, positive_int
 from .journal import effect
@@ -30,7 +31,7 @@ from .messages import (
     ToolCallSummaryMessage,
 )
 from .model_turn import ModelAgent, ModelTurn
-from .run import Output, current_scope, fan_out, settled
+from .run import Output, current_scope, settled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

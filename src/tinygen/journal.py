@@ -19,12 +19,13 @@ import asyncio
 from dataclasses import field
 from datetime import datetime
 
+from .branches import put_in_order
 from .clock import REAL, monotonic, new_id, now, source
 from .errors import ConfigError, LimitReached, RunDiverged, StateError, Suspended
 from .limits import Ledger, Spent
 from .messages import BaseAgentEvent, BaseChatMessage, Pending
 from .records import SPARSE, Record
-from .run import AHEAD, Output, current_scope, put_in_order
+from .run import AHEAD, Output, current_scope
 from .telemetry import Event, ambient, tell
 from .usage import Charge, RequestUsage, cost_of
 

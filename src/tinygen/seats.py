@@ -11,10 +11,11 @@ from functools import partial
 from .actors import BaseAgent
 from .addresses import AgentId
 from .agents import BaseChatAgent, own
+from .branches import fan_out, put_in_order
 from .clock import REAL, new_id, source
 from .errors import AgentFailed, ConfigError, did_you_mean
 from .messages import BaseAgentEvent, BaseChatMessage, HandoffMessage, Response, TaskResult, ToolCallExecutionEvent
-from .run import current_scope, fan_out, put_in_order
+from .run import current_scope
 from .runtime import SingleThreadedAgentRuntime
 
 TYPE_CHECKING = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from . import codec
+from .branches import fan_out
 from .errors import (
     ConfigError,
     DecodeError,
@@ -18,7 +19,6 @@ from .journal import effect
 from .messages import AssistantMessage, FunctionCall, FunctionExecutionResult, FunctionExecutionResultMessage
 from .models import ask
 from .routed import RoutedAgent, rpc
-from .run import fan_out
 from .tools import as_tool
 from .tools.results import error_text
 
