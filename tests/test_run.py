@@ -20,6 +20,7 @@ from tinygen import (
     RunStopped,
     Suspended,
     TaskResult,
+    TextMessage,
     UserMessage,
     effect,
     fan_out,
@@ -256,6 +257,22 @@ async def test_a_thousand_short_runs_leave_no_tasks_and_little_memory() -> None:
     finally:
         tracemalloc.stop()
     assert len(asyncio.all_tasks()) <= 2
+
+
+async def test_a_policy_that_swallows_a_limit_does_not_get_around_it() -> None:
+    class Talks(RoundRobinGroupChat):
+        async def conduct(self, floor: Any) -> Any:
+            for _ in range(5):
+                try:
+                    floor.say(TextMessage(content="hm", source="team"))
+                except BaseException:
+                    pass
+            return await super().conduct(floor)
+
+    member = Counter("a")
+    result = await Talks([member]).run(task="x", limits=RunLimits(messages=3))
+    assert (result.stop_reason, len(result.messages)) == ("limit reached: messages (3 of 3)", 3)
+    assert not member.heard
 
 
 async def test_plain_work_done_in_a_scope_is_limited_and_named() -> None:

@@ -182,7 +182,7 @@ async def effect(
             finally:
                 source.reset(token)
         else:
-            value = await scope.run.apart(_coroutine(call), inside.place, inside)
+            value = await scope.run.apart(call, inside.place, inside)
     except BaseException as failure:
         step.fail(failure)
         raise
@@ -285,10 +285,6 @@ def what_failed(failure: BaseException) -> dict[str, Any]:
     return {"error.type": type(failure).__name__, "error": str(failure)}
 
 
-async def _coroutine(call: Callable[[], Awaitable[T]]) -> T:
-    return await call()
-
-
 async def _pump(stream: Callable[[], AsyncIterator[Any]], output: Output) -> Any:
     item: Any = None
     try:
@@ -324,7 +320,7 @@ class _Step:
         try:
             found = journal.recall(key, self.scope.place, self.kind) if key is not None else None
         except RunDiverged as diverged:
-            root(self.run).interrupted(diverged)
+            self.run.interrupted(diverged)
             raise
         if found is None:
             return None
@@ -365,7 +361,7 @@ class _Step:
             entry.spent = self.inside.ledger.spent()
         entry.time = self.scope.time = self.run.clock.now()
         outermost = root(self.run)
-        if outermost.records:
+        if outermost.on_boundary is not None:
             self.journal.open.append(entry)
             if outermost.undo:  # it will be recalled, so what ran inside of it stays done
                 inside = f"{self.inside.place}/"
@@ -378,7 +374,7 @@ class _Step:
         if isinstance(failure, Suspended) and not failure.noted:
             failure.noted = True
             self.journal.suspend(self.scope.place, self.kind, self.request, self.name, self.entry.key)
-            root(self.run).interrupted(failure)
+            self.run.interrupted(failure)
         cost = self._charge(value)
         self._tell_end(what_failed(failure) if cost is None else {**what_failed(failure), "cost": cost})
 
@@ -386,11 +382,7 @@ class _Step:
         try:
             self.scope.ledger.admit(self.kind, self.price is not None, self.name)
         except LimitReached as full:
-            run: Run | None = self.run
-            while run is not None and run.ledger is not full.ledger:
-                run = run.outer.run if run.outer is not None else None
-            if run is not None:
-                run.interrupted(full)
+            self.run.interrupted(full)
             raise
 
     def _account(self) -> Ledger:

@@ -164,7 +164,6 @@ class Run:
         self.heard: list[BaseChatMessage] = []  # of a team inside another one: what the others there get to hear,
         self.judged: list[BaseAgentEvent | BaseChatMessage] = []  # and what the termination there looks at
         self.undo: list[tuple[str, Callable[[], Awaitable[None]]]] = []  # place, what a suspension takes back there
-        self.records = True  # whether effects are kept, to be recalled when the run is executed again
         self.asks = False  # whether somebody is there to answer questions while it runs
         self._questions: dict[str, asyncio.Future[Any]] = {}
         self.output: Output | None = None
@@ -173,7 +172,7 @@ class Run:
         self.begun = False
         self.mark = 0
         self.used: list[float] = []
-        self.on_boundary: Callable[[], None] | None = None
+        self.on_boundary: Callable[[], None] | None = None  # where effects are kept, to be recalled until then
         self.loop: asyncio.AbstractEventLoop
         self.task: asyncio.Task[TaskResult]
         self._stop_reason: str | None = None
@@ -241,8 +240,7 @@ class Run:
         try:
             await settled(self.task)
         except asyncio.CancelledError:
-            self.cancel()
-            await self.ended()
+            await self.end()
             raise
         return self.task.result()
 
@@ -251,8 +249,9 @@ class Run:
         """Whether it goes on; not if its event loop was closed over it."""
         return not self.over and not self.loop.is_closed()
 
-    async def ended(self) -> None:
-        """Wait until a run that is ending has ended; bounded by its grace time, so not to be interrupted."""
+    async def end(self) -> None:
+        """Cut it short, and wait until it has ended; bounded by its grace time, so not to be interrupted."""
+        self.cancel()
         while not self.task.done():
             try:
                 await settled(self.task)
@@ -317,10 +316,10 @@ class Run:
         self.adopt(task, name)
         return task
 
-    async def apart(self, coroutine: Coroutine[Any, Any, T], name: str, scope: Scope) -> T:
-        """Await `coroutine` as a task of its own: whoever waits here can be cancelled though it takes no notice."""
+    async def apart(self, call: Callable[[], Awaitable[T]], name: str, scope: Scope) -> T:
+        """Await `call()` in a task of its own: whoever waits here can be cancelled though it takes no notice."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        task = self._launch(coroutine, scope)
+        task = self._launch(_coroutine(call), scope)
         tasks = self.tasks
         tasks[task] = name
 
@@ -351,13 +350,13 @@ class Run:
 
         return ended
 
-    async def work(self, coroutine: Coroutine[Any, Any, T], name: str) -> T:
+    async def work(self, call: Callable[[], Awaitable[T]], name: str) -> T:
         """Await what the run is there for, and when it fails or is cut short, the end of all that it has started.
 
         Whoever awaits this can put things in order afterwards: what takes no notice of the end is left behind.
         """
         try:
-            return await self.apart(coroutine, name, self.scope)
+            return await self.apart(call, name, self.scope)
         except GeneratorExit:
             raise
         except BaseException:
@@ -372,7 +371,11 @@ class Run:
         if self.over:
             return
         if not isinstance(item, ModelClientStreamingChunkEvent):
-            self.ledger.admit_message()
+            try:
+                self.ledger.admit_message()
+            except LimitReached as full:
+                self.interrupted(full)
+                raise
             scope = current_scope()
             (scope.said if scope is not None and scope.run is self else self.messages).append(item)
         if self.output is not None:
@@ -426,8 +429,11 @@ class Run:
             raise asyncio.CancelledError
 
     def interrupted(self, by: BaseException) -> None:
-        """Remember that the run cannot go on, for `check`."""
-        self._interrupt = self._interrupt or by
+        """Remember, for `check`, what cannot go on: the run whose limit was reached, otherwise the outermost one."""
+        run, ledger = self, getattr(by, "ledger", None)
+        while run.outer is not None and run.ledger is not ledger:
+            run = run.outer.run
+        run._interrupt = run._interrupt or by
 
     def enter(self, place: str) -> None:
         """Work at this place of the run from here on; for the run's own task."""
@@ -592,10 +598,9 @@ async def run_scope(
     done: list[T] = []
 
     async def body(run: Run) -> None:
-        done.append(await run.work(_coroutine(work), name))
+        done.append(await run.work(work, name))
 
     run = Run(name, limits=limits)
-    run.records = False
     run.start(body, cancellation_token)
     result = await run.wait()
     if not done:

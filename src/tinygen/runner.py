@@ -320,8 +320,7 @@ class RunStream:
                 return item
         except asyncio.CancelledError:
             self._done = True
-            run.cancel()
-            await run.ended()
+            await run.end()
             raise
         self._done = True
         return await run.wait()
@@ -340,8 +339,7 @@ class RunStream:
         self._begin, self._done = None, True
         run, self._run = self._run, None
         if run is not None and not run.task.done():
-            run.cancel()
-            await run.ended()
+            await run.end()
 
     def __del__(self) -> None:
         run = self._run
