@@ -235,6 +235,24 @@ async def test_listeners_are_told_of_runs_begun_inside_the_block_only() -> None:
     assert [event.phase for event in events if event.kind == "run"] == ["start", "end"]
 
 
+async def test_a_handle_begun_inside_of_a_run_hears_of_its_own_run_only() -> None:
+    outer: list[Any] = []
+
+    async def work() -> list[Any]:
+        handle = RoundRobinGroupChat([speaker("a")], max_turns=1, name="inner").start(task="x")
+        heard = [event async for event in handle]
+        await handle
+        await effect("note", None, lambda: asyncio.sleep(0, 5))
+        return heard
+
+    with listen(outer.append):
+        heard = await run_scope("job", work)
+    assert (heard[0].kind, heard[0].name, heard[-1].name) == ("run", "inner", "inner")
+    assert all(event in outer for event in heard)
+    assert {event.kind for event in outer} - {event.kind for event in heard} == {"note"}
+    assert len({(event.id, event.phase) for event in outer}) == len(outer)
+
+
 async def test_a_thousand_short_runs_leave_no_tasks_and_little_memory() -> None:
     import tracemalloc
 

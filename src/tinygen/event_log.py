@@ -203,25 +203,22 @@ class LogEventReader:
         )
 
     def _sent(self, event: Event) -> LogEvent:
-        kind = MessageKind.DIRECT if event.kind == "send" else MessageKind.PUBLISH
-        return self._message(event, event.data["sender"], event.data["recipient"], kind, DeliveryStage.SEND)
+        data, kind = event.data, MessageKind.DIRECT if event.kind == "send" else MessageKind.PUBLISH
+        return _message(data["message"], data["sender"], data["recipient"], kind, DeliveryStage.SEND)
 
     def _delivered(self, event: Event) -> LogEvent:
-        kind = MessageKind.DIRECT if event.data["rpc"] else MessageKind.PUBLISH
-        return self._message(event, self._sender(event), event.data["agent"], kind, DeliveryStage.DELIVER)
+        data, kind = event.data, MessageKind.DIRECT if event.data["rpc"] else MessageKind.PUBLISH
+        return _message(data["message"], self._sender(event), data["agent"], kind, DeliveryStage.DELIVER)
 
     def _handled(self, event: Event) -> LogEvent | None:
-        sender = self._sender(event)
-        if "error" in event.data:
+        data = event.data
+        if "error" in data:
             return MessageHandlerExceptionEvent(
-                payload=_text(event.data["message"]), handling_agent=event.name, exception=repr(event.data["error"])
+                payload=_text(data["message"]), handling_agent=event.name, exception=repr(data["error"])
             )
-        if not event.data["rpc"]:
+        if not data["rpc"]:
             return None
-        answered = {**event.data, "message": event.data.get("answer")}
-        return self._message(
-            event.model_copy(update={"data": answered}), event.name, sender, MessageKind.RESPOND, DeliveryStage.SEND
-        )
+        return _message(data.get("answer"), event.name, self._sender(event), MessageKind.RESPOND, DeliveryStage.SEND)
 
     def _dropped(self, event: Event) -> LogEvent:
         data, how = event.data, str(event.data.get("by")).rpartition(".")[2]
@@ -243,16 +240,6 @@ class LogEventReader:
         sent = self._known.get(event.parent or "")
         return None if sent is None else sent.data.get("sender")
 
-    @staticmethod
-    def _message(event: Event, sender: Any, receiver: Any, kind: MessageKind, stage: DeliveryStage) -> MessageEvent:
-        return MessageEvent(
-            payload=_text(event.data["message"]),
-            sender=_name(sender),
-            receiver=_name(receiver),
-            kind=kind,
-            delivery_stage=stage,
-        )
-
 
 _READERS: dict[tuple[str, str], Callable[[LogEventReader, Event], LogEvent | None]] = {
     ("model", "start"): LogEventReader._model_start,
@@ -265,6 +252,12 @@ _READERS: dict[tuple[str, str], Callable[[LogEventReader, Event], LogEvent | Non
     ("drop", "point"): LogEventReader._dropped,
     ("make", "point"): LogEventReader._not_made,
 }
+
+
+def _message(message: Any, sender: Any, receiver: Any, kind: MessageKind, stage: DeliveryStage) -> MessageEvent:
+    return MessageEvent(
+        payload=_text(message), sender=_name(sender), receiver=_name(receiver), kind=kind, delivery_stage=stage
+    )
 
 
 def _name(who: Any) -> Any:

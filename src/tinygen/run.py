@@ -164,6 +164,7 @@ class Run:
         self.heard: list[BaseChatMessage] = []  # of a team inside another one: what the others there get to hear,
         self.judged: list[BaseAgentEvent | BaseChatMessage] = []  # and what the termination there looks at
         self.undo: list[tuple[str, Callable[[], Awaitable[None]]]] = []  # place, what a suspension takes back there
+        self.listeners: tuple[Listener, ...] = ambient()
         self.asks = False  # whether somebody is there to answer questions while it runs
         self._questions: dict[str, asyncio.Future[Any]] = {}
         self.output: Output | None = None
@@ -186,13 +187,12 @@ class Run:
         if outer is None:
             self.clock: Source = source.get()
             self.uid = uid or self.clock.new_id()[:12]
-            self.listeners: tuple[Listener, ...] = ambient()
             self.grace = GRACE
             self.ledger: Ledger = Ledger(limits, within.ledger if within is not None else None)
             self.scope = Scope(self, name, self.clock.now())
             self._told: set[str] = set()  # ids of what the runs inside have told the listeners
         else:
-            self.clock, self.uid, self.listeners = outer.run.clock, outer.run.uid, outer.run.listeners
+            self.clock, self.uid = outer.run.clock, outer.run.uid
             self.grace = outer.run.grace * 0.75  # gives up sooner, so that the outer run sees it end
             self.ledger = Ledger(limits, outer.ledger)
             self.scope = outer.child(name)
