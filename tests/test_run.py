@@ -316,6 +316,17 @@ async def test_what_work_in_a_scope_raises_is_raised_as_it_is() -> None:
         await run_scope("job", work)
 
 
+async def test_a_scope_keeps_nothing_of_the_runs_in_it_that_have_ended() -> None:
+    async def work() -> int:
+        for _ in range(5):
+            await Counter("a").run(task="x")
+        scope = current_scope()
+        assert scope is not None
+        return len(scope.run.undo) + len(scope.run.tasks)
+
+    assert await run_scope("job", work) <= 1  # the task that does the work
+
+
 async def test_a_scope_inside_another_is_limited_by_both() -> None:
     async def answer() -> str:
         return "x"

@@ -436,7 +436,7 @@ class Run:
         run._interrupt = run._interrupt or by
 
     def enter(self, place: str) -> None:
-        """Work at this place of the run from here on; for the run's own task."""
+        """Work at this place of the run from here on; for the task of its work."""
         before = current_scope() or self.scope
         source.set(Scope(self, f"{self.scope.place}/{place}", before.time, self.scope.event))
 

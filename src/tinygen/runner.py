@@ -208,8 +208,9 @@ class TaskRunner(Component):
             self._suspension = None
 
         async def body(run: Run) -> str | None:
-            if run.outer is not None:
-                root(run).undo.append((run.scope.place, await self.checkpoint()))
+            outermost = root(run)
+            if outermost is not run and outermost.on_boundary is not None:
+                outermost.undo.append((run.scope.place, await self.checkpoint()))
             try:
                 reason = await self._perform(run, task, output_task)
                 run.check()
