@@ -53,61 +53,38 @@ class Entry(Record):
     spent: Spent | None = field(default=None, metadata=SPARSE)
 
 
-class _Open:
-    """An entry of this process; its key is made when needed."""
-
-    __slots__ = ("items", "key", "kind", "place", "request", "spent", "time", "value")
-
-    def __init__(self, place: str, kind: str, request: Any, key: str | None) -> None:
-        self.place = place
-        self.kind = kind
-        self.request = request
-        self.key = key
-        self.value: Any = None
-        self.items: list[Any] | None = None
-        self.spent: Spent | None = None
-        self.time: datetime
-
-
 class Journal:
     """The entries of the open turn of a run, and the questions it waits on."""
 
     def __init__(self) -> None:
-        self.open: list[_Open] = []
+        self.open: list[_Step] = []
         self.loaded: dict[str, Entry] = {}
         self.pending: list[Pending] = []
         self.asked: set[str] = set()  # keys of the questions it was suspended for
         self._recalled: dict[str, Entry] = {}
         self._counts: dict[str, int] = {}
 
-    def key(self, place: str, kind: str, request: Any) -> str:
-        """The key of one more such request."""
-        from . import codec
-
-        base = f"{place}|{kind}|{codec.digest(request)}"
-        n = self._counts[base] = self._counts.get(base, 0) + 1
-        return f"{base}|{n}"
-
-    def recall(self, key: str, place: str, kind: str) -> Entry | None:
-        """The entry of this key, if there is one. Raises `RunDiverged` if there is another in its stead."""
+    def recall(self, step: _Step) -> Entry | None:
+        """The entry of an effect, if there is one. Raises `RunDiverged` if there is another in its stead."""
+        if not self.loaded:
+            return None
+        key = self._key(step)
         entry = self.loaded.pop(key, None)
         if entry is not None:
             self._recalled[key] = entry
-            return entry
-        if key in self.asked:
-            return None
-        stem = f"{place}|{kind}|"
-        if any(known.startswith(stem) for known in self.loaded):
-            raise RunDiverged(place, kind)
-        return None
+        elif key not in self.asked:
+            stem = f"{step.scope.place}|{step.kind}|"
+            if any(known.startswith(stem) for known in self.loaded):
+                raise RunDiverged(step.scope.place, step.kind)
+        return entry
 
-    def suspend(self, place: str, kind: str, request: Any, source: str, key: str | None) -> None:
+    def suspend(self, step: _Step) -> None:
         """Note the question that an effect waits on."""
-        if key is None:
-            self._settle_keys()
-            key = self.key(place, kind, request)
+        for made in self.open:
+            self._key(made)
+        key = self._key(step)
         if not any(question.id == key for question in self.pending):
-            self.pending.append(Pending(id=key, kind=kind, source=source, content=request))
+            self.pending.append(Pending(id=key, kind=step.kind, source=step.name, content=step.request))
 
     def turn_completed(self) -> None:
         """Forget the entries; what they led to is part of the state now."""
@@ -122,10 +99,9 @@ class Journal:
         """All entries of the open turn, to be saved."""
         from . import codec
 
-        self._settle_keys()
         fresh = [
             Entry(
-                key=made.key or "",
+                key=self._key(made),
                 value=codec.encode(made.value),
                 time=made.time,
                 items=None if made.items is None else codec.encode(made.items),
@@ -135,10 +111,15 @@ class Journal:
         ]
         return [*self._recalled.values(), *self.loaded.values(), *fresh]
 
-    def _settle_keys(self) -> None:
-        for made in self.open:
-            if made.key is None:
-                made.key = self.key(made.place, made.kind, made.request)
+    def _key(self, step: _Step) -> str:
+        """The key of an effect: made when it is needed, so after those of all effects before it."""
+        if step.key is None:
+            from . import codec
+
+            base = f"{step.scope.place}|{step.kind}|{codec.digest(step.request)}"
+            n = self._counts[base] = self._counts.get(base, 0) + 1
+            step.key = f"{base}|{n}"
+        return step.key
 
 
 async def effect(
@@ -298,9 +279,12 @@ async def _pump(stream: Callable[[], AsyncIterator[Any]], output: Output) -> Any
 
 
 class _Step:
-    """One passage through the seam."""
+    """One passage through the seam, and its outcome, which is an entry that was not written yet."""
 
-    __slots__ = ("began", "entry", "event", "inside", "journal", "kind", "name", "price", "request", "run", "scope")
+    __slots__ = (
+        *("scope", "kind", "request", "name", "price", "run", "journal", "inside", "event", "began"),
+        *("key", "value", "items", "spent", "time"),
+    )
 
     def __init__(self, scope: Scope, kind: str, request: Any, name: str, price: Any) -> None:
         self.scope, self.kind, self.request, self.name, self.price = scope, kind, request, name, price
@@ -308,17 +292,17 @@ class _Step:
         if self.run.over:
             raise asyncio.CancelledError(f"the run {self.run.name!r} has ended")
         self.journal = journal_of(self.run)
-        self.event: str | None = None
         self.inside = inside = scope.child(kind, alone=True)  # also when recalled: it counts in the ids made here
         inside.inside = kind
+        self.event: str | None = None
+        self.key: str | None = None
+        self.spent: Spent | None = None
+        self.time: datetime
 
     def recall(self, result_type: Any) -> tuple[Any, list[Any]] | None:
         """What a loaded entry holds of this request: its outcome, and what was yielded before."""
-        journal = self.journal
-        key = journal.key(self.scope.place, self.kind, self.request) if journal.loaded else None
-        self.entry = _Open(self.scope.place, self.kind, self.request, key)
         try:
-            found = journal.recall(key, self.scope.place, self.kind) if key is not None else None
+            found = self.journal.recall(self)
         except RunDiverged as diverged:
             self.run.interrupted(diverged)
             raise
@@ -328,7 +312,7 @@ class _Step:
 
         value = found.value
         if result_type is not None:
-            value = codec.decode(result_type, value, mode="state", path=f"$.entries[{key!r}]")
+            value = codec.decode(result_type, value, mode="state", path=f"$.entries[{found.key!r}]")
         item_type = str | BaseAgentEvent | BaseChatMessage
         items = codec.decode(list[item_type], found.items or [], mode="state")
         self._admit()
@@ -355,14 +339,13 @@ class _Step:
         """The call has returned: keep it."""
         if self.run.over:
             raise asyncio.CancelledError(f"the run {self.run.name!r} has ended")
-        entry = self.entry
-        entry.value, entry.items = value, items
+        self.value, self.items = value, items
         if self.kind != "model":
-            entry.spent = self.inside.ledger.spent()
-        entry.time = self.scope.time = self.run.clock.now()
+            self.spent = self.inside.ledger.spent()
+        self.time = self.scope.time = self.run.clock.now()
         outermost = root(self.run)
         if outermost.on_boundary is not None:
-            self.journal.open.append(entry)
+            self.journal.open.append(self)
             if outermost.undo:  # it will be recalled, so what ran inside of it stays done
                 inside = f"{self.inside.place}/"
                 outermost.undo = [mark for mark in outermost.undo if not mark[0].startswith(inside)]
@@ -373,7 +356,7 @@ class _Step:
         """The call has raised; `value` is what it came to."""
         if isinstance(failure, Suspended) and not failure.noted:
             failure.noted = True
-            self.journal.suspend(self.scope.place, self.kind, self.request, self.name, self.entry.key)
+            self.journal.suspend(self)
             self.run.interrupted(failure)
         cost = self._charge(value)
         self._tell_end(what_failed(failure) if cost is None else {**what_failed(failure), "cost": cost})
@@ -401,7 +384,7 @@ class _Step:
         cost = 0.0 if price is not None and getattr(value, "cached", False) else cost_of(usage, price)
         ledger.charge(usage, cost, self.scope.agent, name or "unknown")
         if answered != asked:
-            self.entry.spent = ledger.spent()
+            self.spent = ledger.spent()
         return cost
 
     def _tell_end(self, data: dict[str, Any]) -> None:
