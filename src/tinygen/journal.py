@@ -349,8 +349,7 @@ class _Step:
             if outermost.undo:  # it will be recalled, so what ran inside of it stays done
                 inside = f"{self.inside.place}/"
                 outermost.undo = [mark for mark in outermost.undo if not mark[0].startswith(inside)]
-        cost = self._charge(value)
-        self._tell_end({"result": value} if cost is None else {"result": value, "cost": cost})
+        self._end({"result": value}, value)
 
     def fail(self, failure: BaseException, value: Any = None) -> None:
         """The call has raised; `value` is what it came to."""
@@ -358,8 +357,7 @@ class _Step:
             failure.noted = True
             self.journal.suspend(self)
             self.run.interrupted(failure)
-        cost = self._charge(value)
-        self._tell_end(what_failed(failure) if cost is None else {**what_failed(failure), "cost": cost})
+        self._end(what_failed(failure), value)
 
     def _admit(self) -> None:
         try:
@@ -387,9 +385,11 @@ class _Step:
             self.spent = ledger.spent()
         return cost
 
-    def _tell_end(self, data: dict[str, Any]) -> None:
+    def _end(self, told: dict[str, Any], value: Any) -> None:
+        if (cost := self._charge(value)) is not None:
+            told["cost"] = cost
         if self.event is not None:
-            self.run.tell(self.kind, "end", self.name, data, event=self.event, duration=monotonic() - self.began)
+            self.run.tell(self.kind, "end", self.name, told, event=self.event, duration=monotonic() - self.began)
 
 
 def journal_of(run: Run) -> Journal:
@@ -401,6 +401,7 @@ def journal_of(run: Run) -> Journal:
 
 
 def root(run: Run) -> Run:
+    """The outermost run around it."""
     while run.outer is not None:
         run = run.outer.run
     return run

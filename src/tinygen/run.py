@@ -48,18 +48,8 @@ class Scope(Source):
     """Where the current task works: a run and a place in it. Also the source of time and ids there."""
 
     __slots__ = (
-        "agent",
-        "alone",
-        "answered",
-        "count",
-        "event",
-        "inside",
-        "lasting",
-        "ledger",
-        "place",
-        "run",
-        "said",
-        "time",
+        *("run", "place", "time", "event", "alone", "inside"),
+        *("agent", "ledger", "answered", "said", "lasting", "count"),
     )
 
     def __init__(self, run: Run, place: str, time: datetime, event: str | None = None, alone: bool = False) -> None:

@@ -204,8 +204,8 @@ class TaskRunner(Component):
         run = Run(self.name, limits=limits, uid=suspension.uid if suspension is not None else None, within=within)
         run.owner, run.output, run.asks = self, output, asks
         if suspension is not None:
-            _restore(run, suspension)
             self._suspension = None
+            _restore(run, suspension)
 
         async def body(run: Run) -> str | None:
             outermost = root(run)
