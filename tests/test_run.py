@@ -456,6 +456,18 @@ async def test_every_event_that_starts_ends_also_when_the_run_is_cut_short() -> 
     assert events[-1].parent is None
 
 
+async def test_a_second_reader_of_a_handle_or_stream_is_refused() -> None:
+    team = RoundRobinGroupChat([Counter("a")], max_turns=3)
+    handle = team.start(task="x")
+
+    async def read() -> list[Any]:
+        return [event async for event in handle]
+
+    first, second = await asyncio.gather(read(), read(), return_exceptions=True)
+    assert isinstance(first, list) and isinstance(second, RuntimeError)
+    await handle
+
+
 async def test_an_unread_handle_keeps_no_endless_list_of_events() -> None:
     from tinygen.runner import UNREAD
 

@@ -110,10 +110,12 @@ class Output:
         self._wake()
 
     async def ready(self) -> bool:
-        """Wait for an item; False when there will be none."""
+        """Wait for an item; False when there will be none. Raises RuntimeError if somebody else does."""
         while not self.items:
             if self.closed:
                 return False
+            if self._waiter is not None and not self._waiter.done():
+                raise RuntimeError("somebody else is waiting for what comes next here; there can be one reader only")
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
         return True
