@@ -59,11 +59,11 @@ class Ledger:
         tool: the tool whose call this counts.
     """
 
-    __slots__ = (*COUNTED, "kept", "limits", "mark", "parent", "tool", "unpriced")
+    __slots__ = (*COUNTED, "above", "kept", "limits", "mark", "tool", "unpriced")
 
     def __init__(self, limits: RunLimits | None = None, parent: Ledger | None = None, tool: str = "") -> None:
         self.limits = limits or NO_LIMITS
-        self.parent = parent
+        self.above: tuple[Ledger, ...] = () if parent is None else (parent, *parent.above)
         self.tool = tool
         self.kept: list[tuple[Key, RequestUsage, float | None, int]] = []  # each with its cost and its calls
         self.mark = 0  # how many of them are settled
@@ -81,14 +81,12 @@ class Ledger:
 
     def admit(self, kind: str, priced: bool = True, name: str = "") -> None:
         """Count one model or tool call before it happens. Raises `LimitReached`."""
-        ledger: Ledger | None = self
-        while ledger is not None:
+        ledgers = (self, *self.above)
+        for ledger in ledgers:
             if ledger.limits is not NO_LIMITS:
                 ledger._check(kind, priced)
-            ledger = ledger.parent
         tools: tuple[str, ...] = (name,)
-        ledger = self
-        while ledger is not None:
+        for ledger in ledgers:
             if kind == "model":
                 ledger.model_calls += 1
             elif kind == "tool":
@@ -96,13 +94,11 @@ class Ledger:
                 ledger.kept.append((("", "", tools), _NO_TOKENS, 0.0, 1))
                 if ledger.tool:
                     tools = (ledger.tool, *tools)
-            ledger = ledger.parent
 
     def charge(self, usage: RequestUsage, cost: float | None = 0.0, agent: str = "", model: str = "unknown") -> None:
         """Count the tokens, and what they cost (None if that is not known), after a call."""
-        ledger: Ledger | None = self
         tools: tuple[str, ...] = ()
-        while ledger is not None:
+        for ledger in (self, *self.above):
             ledger.prompt_tokens += usage.prompt_tokens
             ledger.completion_tokens += usage.completion_tokens
             if cost is None:
@@ -112,7 +108,6 @@ class Ledger:
             ledger.kept.append(((agent, model, tools), usage, cost, 1))
             if ledger.tool:
                 tools = (ledger.tool, *tools)
-            ledger = ledger.parent
 
     def settle(self) -> None:
         """All that was charged so far stays."""
@@ -137,9 +132,8 @@ class Ledger:
     def add(self, counts: Sequence[float], charges: Sequence[Charge] = ()) -> None:
         """Count what was used before, in another process perhaps."""
         unpriced = any(charge.used.cost is None for charge in charges)
-        ledger: Ledger | None = self
         tools: tuple[str, ...] = ()
-        while ledger is not None:
+        for ledger in (self, *self.above):
             for name, more in zip(COUNTED, counts, strict=False):
                 before = getattr(ledger, name)
                 setattr(ledger, name, before + type(before)(more))  # whole numbers come as floats from a document
@@ -149,7 +143,6 @@ class Ledger:
             ledger.unpriced = ledger.unpriced or unpriced
             if ledger.tool:
                 tools = (ledger.tool, *tools)
-            ledger = ledger.parent
 
     def usage(self) -> RunUsage:
         """What was used so far, in all and by agent, model and tool."""
