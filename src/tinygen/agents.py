@@ -27,7 +27,7 @@ from .branches import put_in_order
 from .cancellation import CancellationToken
 from .clock import monotonic, new_id
 from .errors import AgentFailed, AlreadyRunning, ConfigError, StateError, Suspended, TinygenError
-from .journal import effect, root
+from .journal import effect
 from .messages import (
     BaseAgentEvent,
     BaseChatMessage,
@@ -403,7 +403,7 @@ async def until_cancelled(call: Awaitable[T], name: str, token: CancellationToke
 def _asking_run() -> Run | None:
     """The run whose handle answers questions, if there is one."""
     scope = current_scope()
-    run = root(scope.run) if scope is not None else None
+    run = scope.run.outermost if scope is not None else None
     return run if run is not None and run.asks else None
 
 

@@ -343,7 +343,7 @@ class _Step:
         if self.kind != "model":
             self.spent = self.inside.ledger.spent()
         self.time = self.scope.time = self.run.clock.now()
-        outermost = root(self.run)
+        outermost = self.run.outermost
         if outermost.on_boundary is not None:
             self.journal.open.append(self)
             if outermost.undo:  # it will be recalled, so what ran inside of it stays done
@@ -394,17 +394,10 @@ class _Step:
 
 def journal_of(run: Run) -> Journal:
     """The journal of a run; runs inside a run share the outermost one's."""
-    journal = run.journal
-    if not isinstance(journal, Journal):
-        journal = run.journal = Journal() if run.outer is None else journal_of(run.outer.run)
-    return journal
-
-
-def root(run: Run) -> Run:
-    """The outermost run around it."""
-    while run.outer is not None:
-        run = run.outer.run
-    return run
+    outermost = run.outermost
+    if not isinstance(outermost.journal, Journal):
+        outermost.journal = Journal()
+    return outermost.journal
 
 
 class Suspension(Record):

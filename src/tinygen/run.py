@@ -146,6 +146,7 @@ class Run:
         outer = current_scope()
         self.name = name
         self.outer = outer
+        self.around: tuple[Run, ...] = () if outer is None else (outer.run, *outer.run.around)  # the innermost first
         self.owner: object = None  # the agent or team whose run this is
         self.journal: object = None  # journal.py keeps its entries here
         self.tasks: dict[asyncio.Task[Any], str] = {}
@@ -214,6 +215,11 @@ class Run:
         return task
 
     @property
+    def outermost(self) -> Run:
+        """The run that all others around it are in; itself if it is in none."""
+        return self.around[-1] if self.around else self
+
+    @property
     def token(self) -> CancellationToken:
         """Cancelled when the run is cut short; handed to whoever takes one."""
         if self._token is None:
@@ -278,11 +284,9 @@ class Run:
     async def turn(self) -> None:
         """To be awaited between turns: waits while this run, or one it is part of, is paused."""
         self.go_on()
-        run: Run | None = self
-        while run is not None:
+        for run in (self, *self.around):
             while run._gate is not None:
                 await asyncio.shield(run._gate)
-            run = run.outer.run if run.outer is not None else None
 
     def question(self, name: str) -> asyncio.Future[Any]:
         """The answer to a question asked in this run; the same future for who asks and for who answers."""
@@ -422,9 +426,8 @@ class Run:
 
     def interrupted(self, by: BaseException) -> None:
         """Remember, for `check`, what cannot go on: the run whose limit was reached, otherwise the outermost one."""
-        run, ledger = self, getattr(by, "ledger", None)
-        while run.outer is not None and run.ledger is not ledger:
-            run = run.outer.run
+        ledger = getattr(by, "ledger", None)
+        run = next((run for run in (self, *self.around) if run.ledger is ledger), self.outermost)
         run._interrupt = run._interrupt or by
 
     def enter(self, place: str) -> None:

@@ -19,7 +19,7 @@ from .cancellation import CancellationToken
 from .clock import REAL, source
 from .component import Component
 from .errors import AlreadyRunning, ConfigError, DecodeError, StateError, Suspended
-from .journal import Suspension, journal_of, root
+from .journal import Suspension, journal_of
 from .limits import COUNTED, RunLimits
 from .messages import BaseAgentEvent, BaseChatMessage, TaskResult, as_messages
 from .run import Output, Run, current_scope, settled
@@ -208,7 +208,7 @@ class TaskRunner(Component):
             _restore(run, suspension)
 
         async def body(run: Run) -> str | None:
-            outermost = root(run)
+            outermost = run.outermost
             if outermost is not run and outermost.on_boundary is not None:
                 outermost.undo.append((run.scope.place, await self.checkpoint()))
             try:
@@ -439,11 +439,7 @@ class RunHandle:
 def _within(run: Run) -> bool:
     """Whether the current task works inside `run`."""
     scope = current_scope()
-    while scope is not None:
-        if scope.run is run:
-            return True
-        scope = scope.run.outer
-    return False
+    return scope is not None and run in (scope.run, *scope.run.around)
 
 
 def _release(claimed: list[tuple[TaskRunner, Run | None]]) -> None:
