@@ -430,6 +430,8 @@ async def test_what_cannot_be_sent_to_a_run_is_refused_at_once() -> None:
     with pytest.raises(ConfigError, match="123"):
         handle.send(123)  # type: ignore[arg-type]
     assert (await handle).stop_reason == "Maximum number of turns 1 reached."
+    with pytest.raises(ConfigError, match="has ended"):
+        handle.send("too late")
 
 
 async def test_every_event_that_starts_ends_also_when_the_run_is_cut_short() -> None:

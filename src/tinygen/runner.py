@@ -362,7 +362,7 @@ class RunHandle:
         self._task.add_done_callback(self._close)
 
     def __await__(self) -> Generator[Any, None, TaskResult]:
-        return self._wait().__await__()
+        return asyncio.shield(self._task).__await__()
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         self._read = True
@@ -393,10 +393,13 @@ class RunHandle:
     def send(self, message: str | BaseChatMessage) -> None:
         """Say something to the team: delivered between turns, as if it had been part of the task.
 
-        What is sent in the last turn is heard in the next run. Raises `ConfigError` for an agent: it has no turns.
+        What is sent in the last turn is heard in the next run. Raises `ConfigError` for an agent, which has no turns,
+        and for a run that has ended.
         """
         if not self._runner.takes_turns:
             raise ConfigError(f"{self._runner.name!r} is an agent, and hears nothing while it answers; give it a task")
+        if self.done:
+            raise ConfigError(f"the run of {self._runner.name!r} has ended, and hears nothing any more")
         messages = as_messages(message)
         self._tell(lambda run: run.inbox.extend(messages))
 
@@ -425,9 +428,6 @@ class RunHandle:
         self._events.close()
         if not task.cancelled():
             task.exception()  # whoever awaits the handle gets it
-
-    async def _wait(self) -> TaskResult:
-        return await asyncio.shield(self._task)
 
     def _tell(self, what: Callable[[Run], Any]) -> None:
         if self._run is None:
