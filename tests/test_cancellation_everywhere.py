@@ -343,6 +343,35 @@ async def test_what_a_policy_that_swallowed_cancellation_names_late_is_not_asked
     assert not member.heard
 
 
+@pytest.mark.parametrize("way", ["deadline", "stop", "token"])
+async def test_a_callback_that_fails_does_not_keep_a_run_from_ending(way: str) -> None:
+    began = asyncio.Event()
+
+    async def waits(cancellation_token: CancellationToken) -> str:
+        """Wants to be told of the end, and fails then."""
+        cancellation_token.add_callback(lambda: [][0])
+        began.set()
+        await asyncio.Event().wait()
+        return ""
+
+    model = ReplayChatCompletionClient([[FunctionCall("1", "{}", "waits")]])
+    agent, token = AssistantAgent("a", model, tools=[waits]), CancellationToken()
+    if way == "token":
+        run = asyncio.ensure_future(agent.run(task="go", cancellation_token=token))
+        await began.wait()
+        token.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+    elif way == "stop":
+        handle = agent.start(task="go")
+        await began.wait()
+        handle.stop("enough")
+        assert (await handle).stop_reason == "enough"
+    else:
+        result = await agent.run(task="go", limits=RunLimits(timeout=0.05))
+        assert result.stop_reason == "limit reached: timeout (0.05 s)"
+
+
 @pytest.mark.parametrize("depth", [0, 1, 2])
 async def test_what_a_cancelled_tool_awaits_to_clean_up_is_not_cancelled_again(depth: int) -> None:
     cleaned: list[str] = []

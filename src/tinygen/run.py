@@ -6,9 +6,10 @@ anything runs side by side, so they, and the ids made in them, come out the same
 
 Every task tinygen starts for a run is adopted by it. When the run ends, for whatever reason, its tasks are cancelled
 and get `GRACE` seconds; what is still there after that (a tool that swallows cancellation, a blocked thread) is left
-behind by name: its result is dropped and its further effects are refused. The run's own task awaits no code of the
-user's: that is in a task of the run's `work`, so a policy or a condition that takes no notice of the end is left behind
-like any tool. Not guaranteed: tasks that user code starts with `asyncio.create_task` are not ours and are not ended.
+behind by name: its result is dropped and its further effects are refused. What agents, policies and conditions do is
+in a task of the run's `work`, so one of them that takes no notice of the end is left behind like any tool. Not
+guaranteed: tasks that user code starts with `asyncio.create_task` are not ours and are not ended; a `reset` or
+`save_state` of the user's that swallows cancellation holds its run up.
 
 A `Ledger` counts what a run uses and charges its parents too. `LimitReached` passes through everything up to the run
 whose ledger is full.
@@ -17,6 +18,7 @@ whose ledger is full.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from contextvars import copy_context
 
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     from .usage import Charge
 
     T = TypeVar("T")
+
+_log = logging.getLogger("tinygen.run")
 
 GRACE = 0.2  # seconds a cancelled task gets before it is left behind
 AHEAD = 100  # items that a stream may be ahead of its reader before everybody else gets a turn
@@ -259,8 +263,7 @@ class Run:
     def cancel(self) -> None:
         """End it; its waiter gets `CancelledError`."""
         self.ending = True
-        if self._token is not None:
-            self._token.cancel()
+        self._cancel_token()
         if self._running:  # else it sees for itself that it need not begin
             self.task.cancel()
 
@@ -528,7 +531,7 @@ class Run:
         """Cancel what is left, wait a little, leave the rest behind."""
         if not self.tasks:
             return
-        self.token.cancel()
+        self._cancel_token()
         for task in tuple(self.tasks):
             task.cancel()
         until = monotonic() + self.grace
@@ -542,6 +545,13 @@ class Run:
         for name in sorted(self.tasks.values()):
             self.leave(name)
         self.tasks.clear()
+
+    def _cancel_token(self) -> None:
+        """Tell who was given it; a callback that fails does not keep the run from ending."""
+        try:
+            self.token.cancel()
+        except Exception:  # the run ends, and has no caller here who could learn of it
+            _log.exception("a callback of the cancellation token of the run %r failed", self.name)
 
     @staticmethod
     def _launch(coroutine: Coroutine[Any, Any, T], scope: Scope) -> asyncio.Task[T]:
