@@ -31,7 +31,8 @@ from .messages import (
     ToolCallSummaryMessage,
 )
 from .model_turn import ModelAgent, ModelTurn
-from .run import Output, current_scope, settled
+from .run import current_scope
+from .waiting import Output, settled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

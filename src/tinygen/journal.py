@@ -25,9 +25,10 @@ from .errors import ConfigError, LimitReached, RunDiverged, StateError, Suspende
 from .limits import Ledger, Spent
 from .messages import BaseAgentEvent, BaseChatMessage, Pending
 from .records import SPARSE, Record
-from .run import AHEAD, Output, current_scope
+from .run import current_scope
 from .telemetry import Event, ambient, tell
 from .usage import Charge, RequestUsage, cost_of
+from .waiting import AHEAD, Output
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

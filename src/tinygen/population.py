@@ -19,7 +19,7 @@ from .actors import Agent, AgentInstantiationContext, AgentRuntime
 from .addresses import AgentId, AgentType, Routes
 from .errors import ConfigError, DecodeError, StateError, UndeliverableException, did_you_mean
 from .mailboxes import Mailbox
-from .run import settled
+from .waiting import settled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from contextvars import copy_context
 
 from .cancellation import CancellationToken
@@ -28,6 +27,7 @@ from .errors import AgentFailed, LimitReached, RunStopped, Suspended
 from .limits import Ledger
 from .messages import ModelClientStreamingChunkEvent, TaskResult
 from .telemetry import Event, ambient, tell
+from .waiting import settled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,13 +39,13 @@ if TYPE_CHECKING:
     from .messages import BaseAgentEvent, BaseChatMessage, Pending
     from .telemetry import Listener
     from .usage import Charge
+    from .waiting import Output
 
     T = TypeVar("T")
 
 _log = logging.getLogger("tinygen.run")
 
 GRACE = 0.2  # seconds a cancelled task gets before it is left behind
-AHEAD = 100  # items that a stream may be ahead of its reader before everybody else gets a turn
 
 
 class Scope(Source):
@@ -93,40 +93,6 @@ def current_scope() -> Scope | None:
     """The scope of the running task, or None outside every run."""
     here = source.get()
     return here if isinstance(here, Scope) else None
-
-
-class Output:
-    """What a run says, on its way to one reader."""
-
-    __slots__ = ("_waiter", "closed", "items")
-
-    def __init__(self) -> None:
-        self.items: deque[Any] = deque()
-        self.closed = False
-        self._waiter: asyncio.Future[None] | None = None
-
-    def put(self, item: Any) -> None:
-        self.items.append(item)
-        self._wake()
-
-    def close(self) -> None:
-        self.closed = True
-        self._wake()
-
-    async def ready(self) -> bool:
-        """Wait for an item; False when there will be none. Raises RuntimeError if somebody else does."""
-        while not self.items:
-            if self.closed:
-                return False
-            if self._waiter is not None and not self._waiter.done():
-                raise RuntimeError("somebody else is waiting for what comes next here; there can be one reader only")
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
-        return True
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
 
 class Run:
@@ -611,20 +577,3 @@ async def run_scope(
     if not done:
         raise RunStopped(name, result.stop_reason or "it was stopped")
     return done[0]
-
-
-async def settled(task: asyncio.Future[Any]) -> None:
-    """Wait until `task` is done; a cancelled waiter does not cancel it. Cheaper than `asyncio.wait`."""
-    if task.done():
-        return
-    waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def wake(_: object) -> None:
-        if not waiter.done():
-            waiter.set_result(None)
-
-    task.add_done_callback(wake)
-    try:
-        await waiter
-    finally:
-        task.remove_done_callback(wake)

@@ -22,7 +22,8 @@ from .errors import AlreadyRunning, ConfigError, DecodeError, StateError, Suspen
 from .journal import Suspension, journal_of
 from .limits import COUNTED, RunLimits
 from .messages import BaseAgentEvent, BaseChatMessage, TaskResult, as_messages
-from .run import Output, Run, current_scope, settled
+from .run import Run, current_scope
+from .waiting import Output, settled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

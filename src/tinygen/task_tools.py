@@ -18,9 +18,10 @@ from .agents import BaseChatAgent
 from .errors import ConfigError, Suspended, ToolError
 from .messages import BaseChatMessage, TaskResult
 from .records import Record
-from .run import current_scope, settled
+from .run import current_scope
 from .runner import TaskRunner
 from .tools import BaseStreamTool
+from .waiting import settled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from collections import deque
 from contextlib import aclosing
 
 from ..errors import ToolError
-from ..run import AHEAD, GRACE, current_scope
+from ..run import GRACE, current_scope
+from ..waiting import AHEAD
 from .results import error_text
 
 TYPE_CHECKING = False
