@@ -23,6 +23,8 @@ from tinygen import (
     TopicId,
     TypeSubscription,
     UserMessage,
+    effect,
+    listen,
     message_handler,
 )
 from tinygen.event_log import (
@@ -31,6 +33,7 @@ from tinygen.event_log import (
     LLMStreamEndEvent,
     LLMStreamStartEvent,
     LogEvent,
+    LogEventReader,
     MessageDroppedEvent,
     MessageEvent,
     MessageHandlerExceptionEvent,
@@ -237,3 +240,17 @@ async def test_a_run_that_fails_leaves_nothing_behind_in_the_reader() -> None:
                 pass
 
     assert log.events == []
+
+
+async def test_effects_of_a_users_own_are_logged_where_they_can_be_and_break_nothing() -> None:
+    async def answer() -> str:
+        return "x"
+
+    told: list[Any] = []
+    with listen(LogEventReader(told.append)):
+        await effect("model", "a prompt", answer)
+        await effect("tool", "a request", answer, name="mine")
+
+    assert [(event.tool_name, event.arguments, event.result) for event in told] == [
+        ("mine", {"request": "a request"}, "x")
+    ]

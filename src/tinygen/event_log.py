@@ -17,6 +17,7 @@ from enum import Enum
 
 from . import codec
 from .errors import EncodeError
+from .messages import CreateResult
 from .records import Record
 from .telemetry import listen
 
@@ -179,8 +180,8 @@ class LogEventReader:
 
     def _model_end(self, event: Event) -> LogEvent | None:
         agent, start, result = self.agent_of(event), self.started(event), event.data.get("result")
-        if result is None or not start:
-            return None  # it failed, as AutoGen's do without a word
+        if not isinstance(result, CreateResult) or not start:
+            return None  # it failed, as AutoGen's do without a word, or is somebody's own kind of model
         told: dict[str, Any] = {
             "response": _data(result),
             "prompt_tokens": result.usage.prompt_tokens,
@@ -192,9 +193,8 @@ class LogEventReader:
         return LLMCallEvent(messages=_data(start["request"]["messages"]), **told)
 
     def _tool_end(self, event: Event) -> LogEvent:
-        agent, start = self.agent_of(event), self.started(event)
-        arguments = start.get("request", {}).get("arguments", "{}")
-        result = event.data.get("result")
+        agent, request, result = self.agent_of(event), self.started(event).get("request"), event.data.get("result")
+        arguments = request.get("arguments", "{}") if isinstance(request, dict) else {"request": _data(request)}
         return ToolCallEvent(
             tool_name=event.name,
             arguments=_arguments(arguments),
