@@ -248,7 +248,9 @@ class _Told:
     ) -> None:
         self.value: Any = None
         self._listeners = listeners
-        self._about: dict[str, Any] = {"id": new_id(), "parent": None, "kind": kind, "name": name}
+        self._about: dict[str, Any] = {"parent": None, "kind": kind, "name": name}
+        if listeners:
+            self._about["id"] = new_id()
         self._began = monotonic()
         self._tell("start", {"request": request, "stream": stream})
 
@@ -260,7 +262,8 @@ class _Told:
         self._tell("end", data, monotonic() - self._began)
 
     def _tell(self, phase: Literal["start", "end"], data: dict[str, Any], duration: float | None = None) -> None:
-        tell(self._listeners, Event(**self._about, phase=phase, time=now(), duration=duration, data=data))
+        if self._listeners:
+            tell(self._listeners, Event(**self._about, phase=phase, time=now(), duration=duration, data=data))
 
 
 def what_failed(failure: BaseException) -> dict[str, Any]:
