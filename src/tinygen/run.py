@@ -102,7 +102,7 @@ class Run:
         name: who runs.
         limits: what it may use.
         uid: prefix of all ids made in it; None makes a new one.
-        within: the run that is charged too when this one is begun in another event loop.
+        within: a run in another event loop, which is charged too, and with which this one ends.
     """
 
     def __init__(
@@ -139,6 +139,7 @@ class Run:
         self.on_boundary: Callable[[], None] | None = None  # where effects are kept, to be recalled until then
         self.loop: asyncio.AbstractEventLoop
         self.task: asyncio.Task[TaskResult]
+        self._within = within
         self._stop_reason: str | None = None
         self._interrupt: BaseException | None = None
         self._gate: asyncio.Future[None] | None = None
@@ -178,6 +179,8 @@ class Run:
             self.outer.run.adopt(task, f"run of {self.name!r}")
         if token is not None:
             self._detach.append(token.add_callback(self._from_any_thread))
+        if self._within is not None:
+            self._detach.append(self._within.token.add_callback(self._from_any_thread))
         timeout = self.ledger.limits.timeout
         if timeout is not None:
             left = timeout - self.ledger.seconds
@@ -198,10 +201,6 @@ class Run:
             if self.ending:
                 self._token.cancel()
         return self._token
-
-    def end_with(self, other: Run) -> None:
-        """Cancel this run when `other`, of another event loop, is cut short."""
-        self._detach.append(other.token.add_callback(self._from_any_thread))
 
     async def wait(self) -> TaskResult:
         """Wait for the end. Cancelling the waiter ends the run."""

@@ -229,8 +229,6 @@ class TaskRunner(Component):
         except BaseException:
             _release(claimed)
             raise
-        if within is not None:
-            run.end_with(within)
         return run
 
     async def _idle(self) -> None:
