@@ -25,7 +25,7 @@ from functools import partial
 
 from .branches import put_in_order
 from .cancellation import CancellationToken
-from .clock import monotonic, new_id
+from .clock import new_id
 from .errors import AgentFailed, AlreadyRunning, ConfigError, StateError, Suspended, TinygenError
 from .journal import effect
 from .messages import (
@@ -173,7 +173,7 @@ class BaseChatAgent(TaskRunner):
         mark, outer, event = len(scope.said), scope.event, ""
         failed: dict[str, Any] = {}
         if run.listeners:
-            event, began = run.tell("agent", "start", self.name, {}), monotonic()
+            event = run.tell_start("agent", self.name, {})
             scope.event = event
         try:
             response = await (self._opaque_turn(messages, run) if self.opaque else self._turn(messages, run.emit))
@@ -186,7 +186,7 @@ class BaseChatAgent(TaskRunner):
                 self._turn_of = None
             if event:
                 scope.event = outer
-                run.tell("agent", "end", self.name, failed, event=event, duration=monotonic() - began)
+                run.tell_end(event, failed)
         put_in_order(scope.said, mark, response.inner_messages or ())
         run.emit(response.chat_message)
         return response

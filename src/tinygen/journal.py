@@ -237,7 +237,7 @@ def remark(kind: str, name: str, data: dict[str, Any]) -> None:
         made = Event(id=new_id(), parent=None, kind=kind, phase="point", name=name, time=now(), data=data)
         tell(ambient(), made)
     elif scope.run.listeners and scope.run.loop is asyncio._get_running_loop():
-        scope.run.tell(kind, "point", name, data)
+        scope.run.tell(kind, name, data)
 
 
 class _Told:
@@ -286,7 +286,7 @@ class _Step:
     """One passage through the seam, and its outcome, which is an entry that was not written yet."""
 
     __slots__ = (
-        *("scope", "kind", "request", "name", "price", "run", "journal", "inside", "event", "began"),
+        *("scope", "kind", "request", "name", "price", "run", "journal", "inside", "event"),
         *("key", "value", "items", "spent", "time"),
     )
 
@@ -334,9 +334,8 @@ class _Step:
         if self.kind != "model":
             inside.ledger = self._account()
         if self.run.listeners:
-            self.began = monotonic()
             data = {"request": self.request, "stream": stream}
-            self.event = inside.event = self.run.tell(self.kind, "start", self.name, data)
+            self.event = inside.event = self.run.tell_start(self.kind, self.name, data)
         return inside
 
     def done(self, value: Any, items: list[Any] | None) -> None:
@@ -393,7 +392,7 @@ class _Step:
         if (cost := self._charge(value)) is not None:
             told["cost"] = cost
         if self.event is not None:
-            self.run.tell(self.kind, "end", self.name, told, event=self.event, duration=monotonic() - self.began)
+            self.run.tell_end(self.event, told)
 
 
 def journal_of(run: Run) -> Journal:

@@ -33,7 +33,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
     from datetime import datetime
-    from typing import Any, TypeVar
+    from typing import Any, Literal, TypeVar
 
     from .limits import RunLimits
     from .messages import BaseAgentEvent, BaseChatMessage, Pending
@@ -147,7 +147,7 @@ class Run:
         self._detach: list[Callable[[], Any]] = []
         self._running = False
         self._begun_at = 0.0
-        self._open_events: dict[str, tuple[str, str]] = {}
+        self._open_events: dict[str, tuple[Event, float]] = {}  # what has begun, and when
         if outer is None:
             self.clock: Source = source.get()
             self.uid = uid or self.clock.new_id()[:12]
@@ -346,40 +346,34 @@ class Run:
             self.output.put(item)
         if self.listeners:
             if item.id not in self._told:
-                self.tell("message", "point", item.type, {"message": item})
+                self.tell("message", item.type, {"message": item})
             if self.outer is not None:
                 self._told.add(item.id)
             else:
                 self._told.discard(item.id)
 
-    def tell(
-        self,
-        kind: str,
-        phase: str,
-        name: str,
-        data: dict[str, Any],
-        *,
-        event: str | None = None,
-        duration: float | None = None,
-    ) -> str:
-        """Tell the listeners of an event; returns its id. Callers look first whether there are listeners."""
+    def tell(self, kind: str, name: str, data: dict[str, Any], phase: Literal["start", "point"] = "point") -> Event:
+        """Tell the listeners of an event. Callers look first whether there are listeners."""
         scope = current_scope() or self.scope
-        made = Event(
-            id=event or scope.new_id(),
-            parent=scope.event,
-            kind=kind,
-            phase=phase,  # type: ignore[arg-type]
-            name=name,
-            time=self.clock.now(),
-            duration=duration,
-            data=data,
-        )
-        if phase == "start":
-            self._open_events[made.id] = kind, name
-        elif phase == "end" and self._open_events.pop(made.id, None) is None:
-            return made.id  # told already, when the run ended without it
+        time = self.clock.now()
+        made = Event(id=scope.new_id(), parent=scope.event, kind=kind, phase=phase, name=name, time=time, data=data)
         tell(self.listeners, made)
+        return made
+
+    def tell_start(self, kind: str, name: str, data: dict[str, Any]) -> str:
+        """Tell that something begins which takes time; returns the id of the event, for `tell_end`."""
+        made = self.tell(kind, name, data, "start")
+        self._open_events[made.id] = made, monotonic()
         return made.id
+
+    def tell_end(self, event: str, data: dict[str, Any]) -> None:
+        """Tell that it ends; once, since the run may have ended without it."""
+        if event in self._open_events:
+            start, began = self._open_events.pop(event)
+            took, time = monotonic() - began, self.clock.now()
+            tell(
+                self.listeners, start.model_copy(update={"phase": "end", "time": time, "duration": took, "data": data})
+            )
 
     def check(self) -> None:
         """Raise again what user code may have swallowed: a limit, a suspension, a divergence."""
@@ -433,8 +427,7 @@ class Run:
         self.time = self.scope.time = time
 
     async def _main(self, body: Callable[[Run], Awaitable[str | None]]) -> TaskResult:
-        began = monotonic()
-        event = self.scope.event = self.tell("run", "start", self.name, {}) if self.listeners else None
+        event = self.scope.event = self.tell_start("run", self.name, {}) if self.listeners else None
         reason: str | None = None
         failure: BaseException | None = None
         self._running = True
@@ -455,14 +448,11 @@ class Run:
         self.ending = True
         await self._settle()
         self.over = True
-        if self.listeners:
-            source.set(self.scope)
-            for name, (kind, what) in tuple(self._open_events.items()):
-                if name != event:
-                    self.tell(kind, "end", what, {"error.type": "abandoned"}, event=name)
-            self.scope.event = self.outer.event if self.outer is not None else None
-            told = self._summary(reason, failure)
-            self.tell("run", "end", self.name, told, event=event, duration=monotonic() - began)
+        for each in tuple(self._open_events):
+            if each != event:
+                self.tell_end(each, {"error.type": "abandoned"})
+        if event is not None:
+            self.tell_end(event, self._summary(reason, failure))
         if isinstance(failure, AgentFailed):
             failure.result = self.result(None)
         if failure is not None:
