@@ -370,10 +370,8 @@ class Run:
         """Tell that it ends; once, since the run may have ended without it."""
         if event in self._open_events:
             start, began = self._open_events.pop(event)
-            took, time = monotonic() - began, self.clock.now()
-            tell(
-                self.listeners, start.model_copy(update={"phase": "end", "time": time, "duration": took, "data": data})
-            )
+            end = {"phase": "end", "time": self.clock.now(), "duration": monotonic() - began, "data": data}
+            tell(self.listeners, start.model_copy(update=end))
 
     def check(self) -> None:
         """Raise again what user code may have swallowed: a limit, a suspension, a divergence."""
