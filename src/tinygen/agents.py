@@ -252,7 +252,7 @@ class BaseChatAgent(TaskRunner):
                 run.emit(message)
         undo = await self.checkpoint()
         try:
-            await run.work(lambda: self.take_turn(task, run), f"turn of agent {self.name!r}")
+            await run.work(self.take_turn(task, run), f"turn of agent {self.name!r}")
             run.check()
         except Suspended:
             await run.roll_back()

@@ -25,7 +25,7 @@ from .errors import ConfigError, LimitReached, RunDiverged, StateError, Suspende
 from .limits import Ledger, Spent
 from .messages import BaseAgentEvent, BaseChatMessage, Pending
 from .records import SPARSE, Record
-from .run import current_scope
+from .run import as_coroutine, current_scope
 from .telemetry import Event, ambient, tell
 from .usage import Charge, RequestUsage, cost_of
 from .waiting import AHEAD, Output
@@ -164,7 +164,7 @@ async def effect(
             finally:
                 source.reset(token)
         else:
-            value = await scope.run.apart(call, inside.place, inside)
+            value = await scope.run.apart(as_coroutine(call), inside.place, inside)
     except BaseException as failure:
         step.fail(failure)
         raise

@@ -280,10 +280,10 @@ class Run:
         self.adopt(task, name)
         return task
 
-    async def apart(self, call: Callable[[], Awaitable[T]], name: str, scope: Scope) -> T:
-        """Await `call()` in a task of its own: whoever waits here can be cancelled though it takes no notice."""
+    async def apart(self, coroutine: Coroutine[Any, Any, T], name: str, scope: Scope) -> T:
+        """Await `coroutine` as a task of its own: whoever waits here can be cancelled though it takes no notice."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        task = self._launch(_coroutine(call), scope)
+        task = self._launch(coroutine, scope)
         tasks = self.tasks
         tasks[task] = name
 
@@ -314,13 +314,13 @@ class Run:
 
         return ended
 
-    async def work(self, call: Callable[[], Awaitable[T]], name: str) -> T:
+    async def work(self, coroutine: Coroutine[Any, Any, T], name: str) -> T:
         """Await what the run is there for, and when it fails or is cut short, the end of all that it has started.
 
         Whoever awaits this can put things in order afterwards: what takes no notice of the end is left behind.
         """
         try:
-            return await self.apart(call, name, self.scope)
+            return await self.apart(coroutine, name, self.scope)
         except GeneratorExit:
             raise
         except BaseException:
@@ -535,7 +535,8 @@ class Run:
             self.loop.call_soon_threadsafe(self.cancel)
 
 
-async def _coroutine(work: Callable[[], Awaitable[T]]) -> T:
+async def as_coroutine(work: Callable[[], Awaitable[T]]) -> T:
+    """What tasks are made of, of what anybody may await."""
     return await work()
 
 
@@ -556,7 +557,7 @@ async def run_scope(
     done: list[T] = []
 
     async def body(run: Run) -> None:
-        done.append(await run.work(work, name))
+        done.append(await run.work(as_coroutine(work), name))
 
     run = Run(name, limits=limits)
     run.start(body, cancellation_token)

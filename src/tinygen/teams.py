@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from asyncio import CancelledError
 from contextlib import contextmanager
-from functools import partial
 
 from .agents import BaseChatAgent, expect_state
 from .cancellation import CancellationToken
@@ -282,8 +281,7 @@ class BaseGroupChat(TaskRunner):
     async def _perform(self, run: Run, task: list[BaseChatMessage], output_task: bool) -> str | None:
         try:
             async with Seats(self.name, self._participants, self._runtime, run) as seats:
-                talk = partial(self._converse, run, seats, task, output_task)
-                reason = await run.work(talk, f"team {self.name!r}")
+                reason = await run.work(self._converse(run, seats, task, output_task), f"team {self.name!r}")
             self._hear(run, run.inbox, True)  # came too late: for the next run
         except Suspended:
             raise
