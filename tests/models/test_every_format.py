@@ -273,6 +273,15 @@ async def test_a_server_that_streams_is_understood_although_it_was_not_asked_to(
 
 
 @each_format
+async def test_a_stream_that_nobody_asked_for_and_that_breaks_off_leaves_its_text_too(form: Format) -> None:
+    async with Loopback([stream_reply(form, told(form, *TEXT))]) as server, form.client(server.url) as client:
+        with pytest.raises(IncompleteResponse) as failed:
+            await client.create(QUESTION)
+
+    assert failed.value.partial == SAID
+
+
+@each_format
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_page_of_some_proxy_is_shown_for_what_it_is(form: Format, stream: bool) -> None:
     reply = Reply(headers={"content-type": "text/html"}, body=b"<html>\n<p>Down for maintenance</p>\n</html>")

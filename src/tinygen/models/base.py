@@ -197,40 +197,37 @@ class HTTPChatCompletionClient(ChatCompletionClient):
         """What the model can do."""
         return self._info
 
-    async def _create(
-        self, messages: Sequence[LLMMessage], *, cancellation_token: CancellationToken | None = None, **arguments: Any
-    ) -> CreateResult:
+    async def _create(self, messages: Sequence[LLMMessage], **arguments: Any) -> CreateResult:
         """Ask once; see `ChatCompletionClient.create`. Raises `ModelError`, `ConfigError`."""
-        asked, request = await self._asked(messages, stream=False, **arguments)
-        exchange = Exchange(self, request, cancellation_token)
-        while True:
-            try:
-                await exchange.start()
-                return self._counted(self._said(await exchange.body(), exchange.response), asked, request)
-            except Again as again:
-                self._finish(again.error, request, exchange.response)
-                await exchange.end()
-                await exchange.pause(again)
-            except ModelError as error:
-                self._finish(error, request, exchange.response)
-                raise
-            finally:
-                await exchange.end()
+        async for item in self._answers(messages, stream=False, **arguments):
+            last = item  # before it come only pieces, where a server streams although it was not asked to
+        return last  # type: ignore[return-value]
 
-    async def _create_stream(
-        self, messages: Sequence[LLMMessage], *, cancellation_token: CancellationToken | None = None, **arguments: Any
+    def _create_stream(
+        self, messages: Sequence[LLMMessage], **arguments: Any
     ) -> AsyncGenerator[str | CreateResult, None]:
         """Ask once, and get the text as it comes; the last item is the `CreateResult`. Raises `ModelError`."""
-        asked, request = await self._asked(messages, stream=True, **arguments)
+        return self._answers(messages, stream=True, **arguments)
+
+    async def _answers(
+        self,
+        messages: Sequence[LLMMessage],
+        *,
+        stream: bool,
+        cancellation_token: CancellationToken | None = None,
+        **arguments: Any,
+    ) -> AsyncGenerator[str | CreateResult, None]:
+        """The pieces of the answer, and then its `CreateResult`; in as many attempts as it takes."""
+        asked, request = await self._asked(messages, stream=stream, **arguments)
         exchange = Exchange(self, request, cancellation_token)
         while True:
             decoder, framing = self._decoder(), self._framing()
             try:
                 await exchange.start()
-                if _media_type(exchange.response) == "application/json":  # a server that does not stream
+                if not _streams(exchange.response, stream):
                     answer = self._whole(await exchange.body())
                     for whole in (ThoughtChunk(answer.thought), answer.text):
-                        if whole:
+                        if whole and stream:
                             yield whole
                     break
                 while not decoder.done and (piece := await _next(exchange, decoder)):
@@ -245,7 +242,7 @@ class HTTPChatCompletionClient(ChatCompletionClient):
                 self._finish(again.error, request, exchange.response)
                 await exchange.end()
                 again.error.partial = decoder.partial
-                if decoder.begun:
+                if decoder.begun and stream:
                     raise again.error from again.error.__cause__
                 await exchange.pause(again)
             except ModelError as error:
@@ -279,16 +276,6 @@ class HTTPChatCompletionClient(ChatCompletionClient):
             "url": _without_secrets(self._url),
             "settings": super().identity()["settings"] if settings is None else settings,
         }
-
-    def _said(self, body: str, response: Any) -> Answer:
-        """The answer in a body, even where the server streams although it was not asked to."""
-        if _media_type(response) not in ("text/event-stream", "application/x-ndjson"):
-            return self._whole(body)
-        framing, decoder = self._framing(), self._decoder()
-        for events in (_told(framing.feed(body.encode()), decoder), _last(framing, decoder)):
-            for _ in events:
-                pass
-        return decoder.whole()
 
     async def close(self) -> None:
         """Let go of connections. The client can be used again afterwards."""
@@ -424,9 +411,11 @@ def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
     return {name.lower(): value for name, value in headers.items()}
 
 
-def _media_type(response: Any) -> str:
+def _streams(response: Any, asked: bool) -> bool:
+    """Whether an answer comes in events; some do so unasked, and some do not although they were asked to."""
     kind: str = response.headers.get("content-type", "")
-    return kind.partition(";")[0].strip().lower()
+    kind = kind.partition(";")[0].strip().lower()
+    return kind in ("text/event-stream", "application/x-ndjson") or (asked and kind != "application/json")
 
 
 async def _next(exchange: Exchange, decoder: StreamDecoder) -> bytes:
