@@ -10,13 +10,13 @@ import math
 
 from ..clock import REAL, source
 from ..errors import ModelError, ResponseTooLarge
-from .http import BODY_LIMIT, Again, Pool, cause, failure, send_through
+from .http import BODY_LIMIT, Again, Lines, cause, failure, send_through
 from .lines import Guard
 from .wire import QUOTA
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable, Coroutine
     from datetime import datetime
     from typing import Any, NoReturn
 
@@ -32,7 +32,7 @@ class Waiting:
     """The time of day and the sleep that retries use; tests give their own."""
 
     now: Callable[[], datetime] = staticmethod(REAL.now)
-    sleep: Callable[[float], Awaitable[None]] = staticmethod(asyncio.sleep)
+    sleep: Callable[[float], Coroutine[Any, Any, None]] = staticmethod(asyncio.sleep)
 
 
 class Exchange:
@@ -59,8 +59,7 @@ class Exchange:
             if not 200 <= self.response.status_code < 300:
                 await self._refused()
         except BaseException as error:  # translated and raised
-            translated = self._translated(error)
-            raise translated from translated.__cause__
+            self._fail(error)
 
     async def next(self) -> bytes:
         """The next piece of the body, b"" at its end. Raises `ResponseTooLarge`."""
@@ -73,8 +72,7 @@ class Exchange:
             else:
                 piece = await self._guard.step(_following(self._pieces))
         except BaseException as error:  # translated and raised
-            translated = self._translated(error)
-            raise translated from translated.__cause__
+            self._fail(error)
         if not piece:
             self._pieces = None
         self._size += len(piece)
@@ -133,7 +131,7 @@ class Exchange:
             raise _worded(error, late) from error.__cause__
         guard = self._watch()
         try:
-            await guard.step(_awaited(client._waiting.sleep(wait)))
+            await guard.step(client._waiting.sleep(wait))
         finally:
             guard.release()
 
@@ -141,21 +139,20 @@ class Exchange:
         return Guard(self._deadline, self._client._timeout, self._token)
 
     async def _send(self, guard: Guard) -> None:
-        client, request = self._client, self._request
-        pool = await client._pool() if client._http_client is None else client._http_client
-        self._own = isinstance(pool, Pool) and pool.own
-
-        async def send() -> None:
-            if isinstance(pool, Pool):
-                self.response = await pool.send(request, client._timeouts, guard)
-            else:
-                self.response = await send_through(pool, request, client._timeouts)
-
+        client = self._client
+        sender = (await client._pool()).sender if client._http_client is None else client._http_client
         guard.check()
-        await (send() if self._own else guard.step(send()))
+        if isinstance(sender, Lines):
+            self._own, self.response = True, await sender.send(self._request, client._timeouts, guard)
+        else:
+            await guard.step(self._send_through(sender))
         client.last_answer = asyncio.get_running_loop().time(), self.response.headers
         self._pieces = self.response.aiter_bytes()
         self._size = 0
+
+    async def _send_through(self, sender: Any) -> None:
+        # noted here, so that a response that comes while the call is being cancelled is closed too
+        self.response = await send_through(sender, self._request, self._client._timeouts)
 
     async def _refused(self) -> NoReturn:
         """Raise the error for a status other than 200."""
@@ -186,11 +183,11 @@ class Exchange:
             waits[1] = max(0.0, moment - self._client._waiting.now().timestamp())
         return max((wait for wait in waits if wait is not None), default=None)
 
-    def _translated(self, error: BaseException) -> BaseException:
-        """The error as the caller shall see it."""
-        original = error
+    def _fail(self, original: BaseException) -> NoReturn:
+        """Raise an error as the caller shall see it."""
+        error = original
         if isinstance(error, asyncio.CancelledError):
-            return error
+            raise error
         if self._guard is not None and self._guard.reason is not None:
             error = self._guard.reason
         elif isinstance(error, Exception) and not isinstance(error, Again):
@@ -198,12 +195,7 @@ class Exchange:
         inner = error.error if isinstance(error, Again) else error
         if isinstance(inner, ModelError):
             inner.__cause__ = cause(original)
-            self._client._finish(inner, self._request, self.response)
-        return error
-
-
-async def _awaited(work: Awaitable[None]) -> None:
-    await work
+        raise error from error.__cause__
 
 
 async def _following(pieces: Any) -> Any:

@@ -74,12 +74,10 @@ def _tls() -> ssl.SSLContext:
 
 
 class Pool:
-    """What sends the requests of one event loop; `own` says that `Lines` do, not an httpx client with its own pool."""
+    """What sends the requests of one event loop: `sender` is our `Lines`, or behind a proxy an httpx client."""
 
     def __init__(self, url: str) -> None:
-        self.own = not _proxied(url)
-        self._lines = Lines()
-        self._client = None if self.own else self._behind_a_proxy()
+        self.sender: Any = _behind_a_proxy() if _proxied(url) else Lines()
         self._end = self._until_the_loop_ends()
 
     async def open(self) -> None:
@@ -91,25 +89,18 @@ class Pool:
         await self._end.aclose()
         await asyncio.sleep(0)  # sockets are closed in the loop's next turn
 
-    async def send(self, request: Request, timeouts: Timeouts, guard: Guard) -> Any:
-        """Send a request; returns httpx's response, its body unread."""
-        if self._client is None:
-            return await self._lines.send(request, timeouts, guard)
-        return await send_through(self._client, request, timeouts)
-
-    def _behind_a_proxy(self) -> Any:
-        httpx, _ = _httpx()
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=KEEP_ALIVE)
-        return httpx.AsyncClient(verify=_tls(), limits=limits)
-
     async def _until_the_loop_ends(self) -> AsyncGenerator[None, None]:
         # a loop that shuts down closes the generators that are open in it; so a client nobody closed leaves no socket
         try:
             yield
         finally:
-            self._lines.abort()
-            if self._client is not None:
-                await self._client.aclose()
+            await self.sender.aclose()
+
+
+def _behind_a_proxy() -> Any:
+    httpx, _ = _httpx()
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=KEEP_ALIVE)
+    return httpx.AsyncClient(verify=_tls(), limits=limits)
 
 
 async def send_through(client: Any, request: Request, timeouts: Timeouts) -> Any:
@@ -158,7 +149,7 @@ class Lines:
                 raise
             return Reply(answer, talk.body(read), partial(self._give, address, talk, guard))
 
-    def abort(self) -> None:
+    async def aclose(self) -> None:
         """Close every connection, at once and for good."""
         self._closed = True
         for idle in self._idle.values():
