@@ -23,7 +23,7 @@ from ..cache import InMemoryStore
 from ..errors import ConfigError, DecodeError
 from ..messages import CreateResult, FunctionCall
 from . import answering, pieces_of, schema_of, type_name, will_answer, without_types
-from .wire import MessageTexts
+from .texts import MessageTexts
 from .wrappers import Wrapper, closed, whole
 
 TYPE_CHECKING = False

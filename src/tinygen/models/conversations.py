@@ -23,7 +23,8 @@ from ..messages import (
     UserMessage,
 )
 from .dialects import fitted_name
-from .wire import MessageTexts, checked, clean, one_system_message
+from .texts import MessageTexts
+from .wire import checked, clean, one_system_message
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

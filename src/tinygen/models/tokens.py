@@ -184,7 +184,7 @@ class TokenCounter:
 
     @staticmethod
     def _forgetful(exact: Callable[[str], int] | None) -> Any:
-        from .wire import MessageTexts
+        from .texts import MessageTexts
 
         return MessageTexts(lambda message: message_tokens(message, exact))
 
