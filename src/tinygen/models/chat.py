@@ -34,8 +34,8 @@ from .wire import (
     dumps,
     expect,
     keepable,
-    parse,
     raise_error_in,
+    read_call,
     short,
     written,
 )
@@ -266,12 +266,9 @@ class ChatDecoder(StreamDecoder):
             return ""
         if event == "error" and data.lstrip()[:1] != "{":
             raise_error_in(data)
-        try:
-            chunk = parse(data, "an event of the stream")
-        except ProtocolError:
-            if event in ("", "message", "error"):
-                raise
-            return ""  # a sign of life, or some other news for somebody else
+        chunk = self._parsed(event, data)
+        if chunk is None:
+            return ""
         if "usage" in chunk or "x_groq" in chunk:
             self.take_usage(chunk)
         if event == "error" or _is_error(chunk):
@@ -439,9 +436,7 @@ class _Call:
             return False
 
     def whole(self) -> FunctionCall:
-        if not self.name:
-            raise ProtocolError(f"the answer does not follow the protocol: tool call {self.id!r} names no tool")
-        return FunctionCall(id=clean(self.id), arguments=clean("".join(self._arguments)), name=clean(self.name))
+        return read_call(self.id, self.name, "".join(self._arguments))
 
 
 def logprobs_of(content: Any) -> list[ChatCompletionTokenLogprob]:

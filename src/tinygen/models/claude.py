@@ -29,15 +29,14 @@ from .wire import (
     body_of,
     call_arguments,
     checked,
-    clean,
     dumps,
     expect,
     json_instruction,
     keepable,
     merged,
     number,
-    parse,
     raise_error_in,
+    read_call,
     short,
     written,
 )
@@ -329,6 +328,8 @@ def decode_response(data: dict[str, Any]) -> Answer:
 class MessagesDecoder(StreamDecoder):
     """Puts an answer together from the events of a stream."""
 
+    names = (*StreamDecoder.names, "content_block", "ping")
+
     def __init__(self) -> None:
         super().__init__()
         self._tags.settled = True  # thinking has blocks of its own
@@ -340,12 +341,9 @@ class MessagesDecoder(StreamDecoder):
         """Take one event in; returns the text it adds. Raises `ModelError`, and `Again` if another attempt may help."""
         if self.done or not data or data.isspace():
             return ""
-        try:
-            chunk = parse(data, "an event of the stream")
-        except ProtocolError:
-            if event in _EVENTS and not self.complete:
-                raise
-            return ""  # some other news for somebody else
+        chunk = self._parsed(event, data)
+        if chunk is None:
+            return ""
         kind = chunk.get("type") or event
         if kind == "content_block_delta":
             return self._delta(chunk)
@@ -460,12 +458,6 @@ class MessagesDecoder(StreamDecoder):
 # the blocks of deltas whose beginning was not told
 _MADE_BY = (("input_json_delta", "tool_use"), ("thinking_delta", "thinking"), ("signature_delta", "thinking"))
 
-# what an event that is no JSON may be called and still be meant for us
-_EVENTS = frozenset(
-    "message error message_start message_delta message_stop content_block_start content_block_delta "
-    "content_block_stop ping".split()
-) | {""}
-
 
 def _index(chunk: dict[str, Any]) -> int:
     index: Any = chunk.get("index")
@@ -486,11 +478,7 @@ class _Block:
         self.parts: list[str] = []
 
     def call(self, missing: str) -> FunctionCall:
-        name = expect(self.data.get("name"), str, "the name of a tool")
-        if not name:
-            raise ProtocolError(f"the answer does not follow the protocol: {short(self.data)} names no tool")
-        identity = expect(self.data.get("id"), str, "the id of a call") or ""
-        return FunctionCall(clean(identity), clean("".join(self.parts)) or missing, clean(name))
+        return read_call(self.data.get("id"), self.data.get("name"), "".join(self.parts) or missing)
 
     def sent(self) -> dict[str, Any] | None:
         """The block as it is sent back; None for one that cannot be."""

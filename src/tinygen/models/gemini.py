@@ -48,8 +48,8 @@ from .wire import (
     number,
     parse,
     raise_error_in,
+    read_call,
     reserved,
-    written,
 )
 
 TYPE_CHECKING = False
@@ -394,14 +394,9 @@ class GeminiDecoder(StreamDecoder):
             part = {**part, "text": ""}
         call = expect(part.get("functionCall"), dict, "functionCall")
         if call is not None:
-            name = expect(call.get("name"), str, "the name of a tool")
-            if not name:
-                raise ProtocolError("the answer does not follow the protocol: a functionCall names no tool")
-            identity = expect(call.get("id"), str, "the id of a call") or ""
-            args = call.get("args")
-            arguments = "{}" if args is None else written(args, "the arguments of a tool call")
-            self.answer.calls.append(FunctionCall(id=clean(identity), arguments=arguments, name=clean(name)))
-            part = {**part, "functionCall": {"name": name}}
+            args = {} if call.get("args") is None else call["args"]
+            self.answer.calls.append(read_call(call.get("id"), call.get("name"), args))
+            part = {**part, "functionCall": {"name": call["name"]}}
         self._keep = self._keep or "thoughtSignature" in part or not (call or "text" in part)
         self._parts.append(part)
 

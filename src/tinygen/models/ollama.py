@@ -14,7 +14,6 @@ from .. import codec
 from ..errors import ConfigError, ProtocolError
 from ..messages import (
     AssistantMessage,
-    FunctionCall,
     FunctionExecutionResult,
     FunctionExecutionResultMessage,
     Image,
@@ -31,7 +30,6 @@ from .wire import (
     body_of,
     call_arguments,
     checked,
-    clean,
     counts_in,
     dumps,
     expect,
@@ -39,8 +37,8 @@ from .wire import (
     number,
     parse,
     raise_error_in,
+    read_call,
     reserved,
-    written,
 )
 
 TYPE_CHECKING = False
@@ -192,7 +190,10 @@ class OllamaDecoder(StreamDecoder):
             self._think(message["thinking"])
         if "tool_calls" in message:
             for call in expect(message["tool_calls"], list, "tool_calls") or ():
-                self._call(expect(call, dict, "a tool call") or {})
+                call = expect(call, dict, "a tool call") or {}
+                function = expect(call.get("function"), dict, "function") or {}
+                arguments = {} if function.get("arguments") is None else function["arguments"]
+                self.answer.calls.append(read_call(str(call.get("id") or ""), function.get("name"), arguments))
         if data.get("done") is True:
             reason = data.get("done_reason") or "stop"  # older servers do not say
             self.answer.finish = reason if isinstance(reason, str) else "unknown"
@@ -206,21 +207,6 @@ class OllamaDecoder(StreamDecoder):
         if answer.calls and answer.thought:
             answer.kept = {"ollama": {"content": answer.text, "thinking": answer.thought}}
         return answer
-
-    def _call(self, call: dict[str, Any]) -> None:
-        function = expect(call.get("function"), dict, "function") or {}
-        name = expect(function.get("name"), str, "the name of a tool")
-        if not name:
-            raise ProtocolError("the answer does not follow the protocol: a tool call names no tool")
-        arguments = function.get("arguments")
-        if not isinstance(arguments, str):
-            arguments = "{}" if arguments is None else written(arguments, "the arguments of a tool call")
-        identity = call.get("id")
-        self.answer.calls.append(
-            FunctionCall(
-                id=clean(identity) if isinstance(identity, str) else "", arguments=clean(arguments), name=clean(name)
-            )
-        )
 
 
 # --- the client

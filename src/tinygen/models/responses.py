@@ -32,15 +32,12 @@ from .wire import (
     StreamDecoder,
     body_of,
     checked,
-    clean,
     counts_in,
     dumps,
     expect,
     keepable,
-    parse,
     raise_error_in,
-    short,
-    written,
+    read_call,
 )
 
 TYPE_CHECKING = False
@@ -211,6 +208,8 @@ class ResponsesDecoder(StreamDecoder):
     is what counts.
     """
 
+    names = (*StreamDecoder.names, "response.")
+
     def __init__(self) -> None:
         super().__init__()
         self._items: dict[int, dict[str, Any]] = {}
@@ -223,12 +222,9 @@ class ResponsesDecoder(StreamDecoder):
         """Take one event in; returns the text it adds. Raises `ModelError`."""
         if self.done or not data or data.isspace() or (data[0] != "{" and data.strip() == "[DONE]"):
             return ""
-        try:
-            news = parse(data, "an event of the stream")
-        except ProtocolError:
-            if event in ("", "message", "error") or event.startswith("response."):
-                raise
-            return ""  # a sign of life, or some other news for somebody else
+        news = self._parsed(event, data)
+        if news is None:
+            return ""
         kind = news.get("type") or event
         if kind == "response.output_text.delta":
             return self._piece(news)
@@ -258,7 +254,11 @@ class ResponsesDecoder(StreamDecoder):
         """The answer, once the stream is over. Raises `ProtocolError` for a call without a name."""
         answer = super().whole()
         items = [self._items[at] for at in sorted(self._items)]
-        answer.calls = [_read_call(item) for item in items if item.get("type") == "function_call"]
+        calls = [item for item in items if item.get("type") == "function_call"]
+        answer.calls = [
+            read_call(str(call.get("call_id") or call.get("id") or ""), call.get("name"), call.get("arguments"))
+            for call in calls
+        ]
         parts = [part for item in items if item.get("type") == "message" for part in _parts(item, "content")]
         answer.logprobs = [each for part in parts for each in logprobs_of(part.get("logprobs"))] or None
         kept = _to_keep(items, answer, self._stored)
@@ -348,17 +348,6 @@ def _place(news: dict[str, Any]) -> int:
 
 def _parts(item: dict[str, Any], key: str) -> list[dict[str, Any]]:
     return [expect(part, dict, f"a part of the {key}") or {} for part in expect(item.get(key), list, key) or ()]
-
-
-def _read_call(item: dict[str, Any]) -> FunctionCall:
-    name, arguments = expect(item.get("name"), str, "the name of a tool"), item.get("arguments")
-    if not name:
-        raise ProtocolError(f"the answer does not follow the protocol: call {short(item.get('call_id'))} names no tool")
-    if isinstance(arguments, (dict, list)):
-        arguments = written(arguments, "the arguments of a tool call")
-    arguments = expect(arguments, str, "the arguments of a tool call") or ""
-    identity = item.get("call_id") or item.get("id")
-    return FunctionCall(clean(str(identity or "")), clean(arguments), clean(name))
 
 
 def _to_keep(items: list[dict[str, Any]], answer: Answer, stored: bool) -> list[dict[str, Any]]:

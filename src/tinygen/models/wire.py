@@ -273,6 +273,16 @@ def _sound(calls: list[FunctionCall], whole: bool) -> list[FunctionCall]:
     return sound
 
 
+def read_call(identity: Any, name: Any, arguments: Any) -> FunctionCall:
+    """A tool call as a provider tells it; arguments that come as data are written. Raises `ProtocolError`."""
+    if not expect(name, str, "the name of a tool"):
+        raise ProtocolError(f"the answer does not follow the protocol: tool call {short(identity)} names no tool")
+    if isinstance(arguments, (dict, list)):
+        arguments = written(arguments, "the arguments of a tool call")
+    text = expect(arguments, str, "the arguments of a tool call") or ""
+    return FunctionCall(clean(expect(identity, str, "the id of a call") or ""), clean(text), clean(name))
+
+
 def new_call_id() -> str:
     """An id for a tool call that came without one: nine letters and digits, the strictest provider's form."""
     return hashlib.sha256(new_id().encode()).hexdigest()[:9]
@@ -286,8 +296,11 @@ def is_made_up(call_id: str) -> bool:
 class StreamDecoder:
     """Puts an answer together from the events of a stream; subclasses define `feed`.
 
-    `done` tells that nothing more is wanted; `complete` that what came is a whole answer.
+    `done` tells that nothing more is wanted; `complete` that what came is a whole answer; `names` are beginnings of the
+    names of events that must be JSON, beside those without a name.
     """
+
+    names: tuple[str, ...] = ("message", "error")
 
     def __init__(self) -> None:
         self.answer = Answer()
@@ -302,6 +315,15 @@ class StreamDecoder:
     def feed(self, event: str, data: str) -> str:
         """Take one event in; returns the text it adds. Raises `ModelError`."""
         raise NotImplementedError
+
+    def _parsed(self, event: str, data: str) -> dict[str, Any] | None:
+        """The data of an event; None for news that are for somebody else, or come when the answer is complete."""
+        try:
+            return parse(data, "an event of the stream")
+        except ProtocolError:
+            if self.complete or (event and not event.startswith(self.names)):
+                return None
+            raise
 
     def fresh_thought(self) -> str:
         """The thinking that came since this was asked last."""
