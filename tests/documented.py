@@ -160,6 +160,7 @@ SHOWN: dict[str, dict[str, Any]] = {
                 "topCandidates": [{"candidates": [{"token": "so", "logProbability": -0.5}]}],
             },
         ),
+        "ollama": {**ollama({"content": "so"}), "logprobs": [TOKEN]},
     },
 }
 HOLDS: dict[str, Callable[[CreateResult], bool]] = {

@@ -40,14 +40,8 @@ from tinygen.messages import (
 )
 from tinygen.models import create_client
 from tinygen.models.base import Waiting
-from tinygen.models.gemini import (
-    REASONS,
-    UNSIGNED,
-    GeminiChatCompletionClient,
-    GeminiDecoder,
-    decode_response,
-    encode_message,
-)
+from tinygen.models.gemini import GeminiChatCompletionClient
+from tinygen.models.generate import REASONS, UNSIGNED, GeminiDecoder, decode_response, encode_message
 from tinygen.models.sse import EventDecoder
 from tinygen.models.wire import Answer
 
@@ -362,6 +356,59 @@ def test_thoughts_are_streamed_beside_the_text() -> None:
     assert (said, decoder.fresh_thought()) == ("yes", "hm, ")
     with pytest.raises(IncompleteResponse):
         decoder.end()
+
+
+def piece_of(path: str, more: bool = True, **value: Any) -> dict[str, Any]:
+    return {"functionCall": {"partialArgs": [{"jsonPath": path, **value}], "willContinue": more}}
+
+
+def test_arguments_that_come_in_pieces_are_put_together() -> None:
+    began = {"functionCall": {"name": "book", "willContinue": True}, "thoughtSignature": "c2ln"}
+    parts = [
+        began,
+        piece_of("$.city", stringValue="New"),
+        piece_of("$.city", stringValue=" Delhi"),
+        piece_of("$.days", numberValue=3),
+        piece_of("$.stops[0].name", stringValue="Agra"),
+        piece_of("$.stops[0].nights", nullValue="NULL_VALUE"),
+        piece_of("$['by train']", boolValue=True),
+        {"functionCall": {}},
+        {"functionCall": {"name": "pay", "args": {"sum": 5}}},
+    ]
+
+    _, result = streamed(*(chunk(part, finish=None) for part in parts), chunk())
+
+    assert result.finish_reason == "function_calls"
+    assert [(call.name, json.loads(call.arguments)) for call in result.content if isinstance(call, FunctionCall)] == [
+        (
+            "book",
+            {"city": "New Delhi", "days": 3, "stops": [{"name": "Agra", "nights": None}], "by train": True},
+        ),
+        ("pay", {"sum": 5}),
+    ]
+    assert result.provider_data == {
+        "gemini": [
+            {"functionCall": {"name": "book"}, "thoughtSignature": "c2ln"},
+            {"functionCall": {"name": "pay"}},
+        ]
+    }
+
+
+def test_arguments_of_which_the_last_pieces_are_missing_are_not_taken_for_whole() -> None:
+    parts = {"functionCall": {"name": "book", "willContinue": True}}, piece_of("$.city", stringValue="New")
+
+    _, result = streamed(*(chunk(part, finish=None) for part in parts), chunk(finish="MAX_TOKENS"))
+
+    assert result.finish_reason == "length"
+    assert [call.arguments for call in result.content if isinstance(call, FunctionCall)] == ['{"city":"New"']
+
+
+@pytest.mark.parametrize("path", [None, 3, "", "$", "$[0]", "$" + ".a" * 1000])
+def test_a_piece_of_an_argument_that_has_no_place_breaks_the_protocol(path: Any) -> None:
+    parts = {"functionCall": {"name": "book", "willContinue": True}}, piece_of(path, stringValue="New")
+
+    with pytest.raises(ProtocolError):
+        streamed(*(chunk(part, finish=None) for part in parts), chunk())
 
 
 def test_log_probabilities_are_those_of_the_chosen_tokens() -> None:

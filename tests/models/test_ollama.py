@@ -255,6 +255,21 @@ def test_a_prompt_that_was_not_evaluated_again_counts_nothing() -> None:
     assert result.usage == RequestUsage(0, 2)
 
 
+def test_log_probabilities_of_all_lines_are_those_of_the_answer() -> None:
+    decoder = OllamaDecoder()
+    for text, value in (("so", -0.5), ("?", None), ("be it", -1.25)):
+        top = [{"token": "no", "logprob": -2.0}]
+        decoder.feed(
+            "", json.dumps({**line(text), "logprobs": [{"token": text, "logprob": value, "top_logprobs": top}]})
+        )
+    decoder.feed("", json.dumps(ANSWER))
+
+    tokens = decoder.whole().result(REASONS).logprobs or []
+
+    assert [(each.token, each.logprob) for each in tokens] == [("so", -0.5), ("be it", -1.25)]
+    assert [each.logprob for each in tokens[0].top_logprobs or []] == [-2.0]
+
+
 def test_thoughts_are_streamed_beside_the_text() -> None:
     decoder = OllamaDecoder()
     said = [decoder.feed("", json.dumps(each)) for each in (line(thinking="hm"), line("yes"), ANSWER, line("late"))]

@@ -21,6 +21,7 @@ from ..messages import (
     UserMessage,
 )
 from .base import HTTPChatCompletionClient
+from .chat import logprobs_of
 from .dialects import OLLAMA, fitted_schema
 from .keys import host_of
 from .sse import LineDecoder
@@ -194,6 +195,8 @@ class OllamaDecoder(StreamDecoder):
                 function = expect(call.get("function"), dict, "function") or {}
                 arguments = {} if function.get("arguments") is None else function["arguments"]
                 self.answer.calls.append(read_call(str(call.get("id") or ""), function.get("name"), arguments))
+        if logprobs := logprobs_of(data.get("logprobs")):
+            self.answer.logprobs = (self.answer.logprobs or []) + logprobs
         if data.get("done") is True:
             reason = data.get("done_reason") or "stop"  # older servers do not say
             self.answer.finish = reason if isinstance(reason, str) else "unknown"
