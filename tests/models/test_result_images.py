@@ -18,7 +18,7 @@ from tinygen import (
     ReplayChatCompletionClient,
     UserMessage,
 )
-from tinygen.models import ModelInfo, chat, claude, dialects, gemini, ollama, responses
+from tinygen.models import ModelInfo, chat, claude, dialects, generate, ollama, responses
 from tinygen.models.conversations import normalise
 from tinygen.models.tokens import message_tokens, picture_tokens
 from tinygen.models.wire import checked_ask
@@ -36,7 +36,7 @@ URI = f"data:image/png;base64,{PNG}"
         (chat.encode_message, f'{{"type":"image_url","image_url":{{"url":"{URI}"'),
         (responses.encode_message, f'{{"type":"input_image","image_url":"{URI}"'),
         (claude.encode_message, f'{{"type":"base64","media_type":"image/png","data":"{PNG}"}}'),
-        (gemini.encode_message, f'{{"inlineData":{{"mimeType":"image/png","data":"{PNG}"}}}}'),
+        (generate.encode_message, f'{{"inlineData":{{"mimeType":"image/png","data":"{PNG}"}}}}'),
         (ollama.encode_message, f'"images":["{PNG}"]'),
     ],
     ids=["chat", "responses", "anthropic", "gemini", "ollama"],

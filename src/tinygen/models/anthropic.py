@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .keys import TokenProvider
-    from .wire import Answer, Ask, StreamDecoder
+    from .wire import Ask
 
 _KINDS: dict[str, Any] = {
     "tools": (list, tuple),
@@ -63,9 +63,11 @@ class AnthropicChatCompletionClient(HTTPChatCompletionClient):
 
     provider = "anthropic"
     _dialect = ANTHROPIC
+    _decode = staticmethod(decode_response)
+    _decoder = MessagesDecoder
     _reasons = REASONS
     _reserved = ("stream", "messages")
-    _key_variable = "ANTHROPIC_API_KEY"
+    _variables: Mapping[str, str] = {"api_key": "ANTHROPIC_API_KEY", "auth_token": "ANTHROPIC_AUTH_TOKEN"}
 
     def __init__(
         self,
@@ -100,7 +102,7 @@ class AnthropicChatCompletionClient(HTTPChatCompletionClient):
         if host != "api.anthropic.com":
             self.provider = host
         variables = (server_at(host) or ("", "ANTHROPIC_API_KEY"))[1].split()  # a known host is sent its own key only
-        self._key_variable = variables[0]
+        self._variables = {**self._variables, "api_key": variables[0]}
         self.key_help = f"Set {variables[0]} or pass api_key to a key that this server accepts."
         if api_key is None and self._token is None and variables == ["ANTHROPIC_API_KEY"]:
             if not os.environ.get("ANTHROPIC_API_KEY"):
@@ -108,22 +110,12 @@ class AnthropicChatCompletionClient(HTTPChatCompletionClient):
         if self._token is None and (key := usable_key(self._model, host, api_key, variables)):
             self._headers["x-api-key"] = key
 
-    def _secret_variable(self, argument: str) -> str:
-        variables = {"api_key": self._key_variable, "auth_token": "ANTHROPIC_AUTH_TOKEN"}
-        return variables.get(argument) or super()._secret_variable(argument)
-
     async def _authorization(self) -> dict[str, str]:
         return await bearer(self._token, None)
 
     def _body(self, ask: Ask) -> bytes:
         _check(ask.extra)
         return encode_request(ask, self._model, self._parameters, self._conversations)
-
-    def _decode(self, data: dict[str, Any]) -> Answer:
-        return decode_response(data)
-
-    def _decoder(self) -> StreamDecoder:
-        return MessagesDecoder()
 
 
 def _check(parameters: Mapping[str, Any]) -> None:
@@ -145,7 +137,12 @@ class AnthropicBedrockChatCompletionClient(AnthropicChatCompletionClient):
     The other arguments are those of `AnthropicChatCompletionClient`.
     """
 
-    _key_variable = "AWS_BEARER_TOKEN_BEDROCK"
+    _variables = {
+        "api_key": "AWS_BEARER_TOKEN_BEDROCK",
+        "aws_access_key": "AWS_ACCESS_KEY_ID",
+        "aws_secret_key": "AWS_SECRET_ACCESS_KEY",
+        "aws_session_token": "AWS_SESSION_TOKEN",
+    }
 
     def __init__(
         self,
@@ -175,13 +172,8 @@ class AnthropicBedrockChatCompletionClient(AnthropicChatCompletionClient):
         self.provider = host = host_of(base_url)
         self._url = base_url.rstrip("/").removesuffix("/v1") + "/v1/messages"
         self.key_help = "Set AWS_BEARER_TOKEN_BEDROCK or pass api_key, or aws_access_key and aws_secret_key."
-        if not self._secret and (key := usable_key(self._model, host, api_key, [self._key_variable])):
+        if not self._secret and (key := usable_key(self._model, host, api_key, [self._variables["api_key"]])):
             self._headers["authorization"] = f"Bearer {key}"
-
-    def _secret_variable(self, argument: str) -> str:
-        names = {"access_key": "ACCESS_KEY_ID", "secret_key": "SECRET_ACCESS_KEY", "session_token": "SESSION_TOKEN"}
-        name = names.get(argument.removeprefix("aws_"))
-        return f"AWS_{name}" if name else super()._secret_variable(argument)
 
     async def _request(self, ask: Ask) -> Request:
         request = await super()._request(ask)

@@ -71,6 +71,8 @@ _NO_MATTER = frozenset(
     "azure_ad_token_provider base_url azure_endpoint host aws_access_key".split()
 )
 
+_TOO_LONG = ("context length", "prompt is too long", "input token count")  # what errors say of a request
+
 _lock = threading.Lock()
 
 # --- the base of every client
@@ -105,6 +107,7 @@ class HTTPChatCompletionClient(ChatCompletionClient):
     _reserved: Sequence[str] = ()
     _framing: type[EventDecoder] = EventDecoder
     _reasons: Mapping[str, Reason] = {}
+    _variables: Mapping[str, str] = {}  # the environment variables that stand for secret arguments
 
     def __init__(
         self,
@@ -189,6 +192,9 @@ class HTTPChatCompletionClient(ChatCompletionClient):
     def _complaint(self, body: str) -> Complaint:
         """What the body of an error says."""
         return complaint(body)
+
+    def _secret_variable(self, argument: str) -> str:
+        return self._variables.get(argument) or super()._secret_variable(argument)
 
     # what callers use
 
@@ -297,10 +303,6 @@ class HTTPChatCompletionClient(ChatCompletionClient):
         """About how many tokens are left in the context window beside this request."""
         return window(self._model) - self.count_tokens(messages, tools=tools)
 
-    def actual_usage(self) -> RequestUsage:
-        """Tokens used so far."""
-        return self._used
-
     def total_usage(self) -> RequestUsage:
         """Tokens used so far."""
         return self._used
@@ -371,7 +373,7 @@ class HTTPChatCompletionClient(ChatCompletionClient):
             )
         help = (
             " Send fewer or shorter messages, for example through a TokenLimitedChatCompletionContext."
-            if ("context" in said.code or "context length" in said.message or "prompt is too long" in said.message)
+            if "context" in said.code or any(sign in said.message for sign in _TOO_LONG)
             else ""
         )
         return RequestError(f"{self.provider} refuses the request {words}.{help}")

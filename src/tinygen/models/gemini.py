@@ -12,7 +12,6 @@ from .dialects import GEMINI
 from .generate import (
     REASONS,
     GeminiDecoder,
-    complaint_in,
     content_text,
     decode_response,
     encode_request,
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .keys import TokenProvider
-    from .wire import Answer, Ask, Complaint, StreamDecoder
+    from .wire import Answer, Ask
 
 _HOSTS = {"global": "aiplatform", "us": "aiplatform.us.rep", "eu": "aiplatform.eu.rep"}  # others: LOCATION-aiplatform
 
@@ -54,7 +53,9 @@ class GeminiChatCompletionClient(HTTPChatCompletionClient):
 
     provider = "gemini"
     _dialect = GEMINI
+    _decoder = GeminiDecoder
     _reasons = REASONS
+    _variables = {"api_key": "GEMINI_API_KEY"}
 
     def __init__(
         self,
@@ -113,14 +114,14 @@ class GeminiChatCompletionClient(HTTPChatCompletionClient):
             path = f"projects/{project}/locations/{location}/{path}"
         return f"{root}/{_path(path)}"
 
-    def _secret_variable(self, argument: str) -> str:
-        return "GEMINI_API_KEY" if argument == "api_key" else super()._secret_variable(argument)
-
     def _address(self, ask: Ask) -> str:
         return f"{self._url}:{'streamGenerateContent?alt=sse' if ask.stream else 'generateContent'}"
 
     async def _authorization(self) -> dict[str, str]:
         return await bearer(self._token, self._token_provider)
+
+    def _decode(self, data: dict[str, Any]) -> Answer:
+        return decode_response(data)
 
     def _body(self, ask: Ask) -> bytes:
         return encode_request(ask, self._fields, self._conversations, self._model)
@@ -130,15 +131,6 @@ class GeminiChatCompletionClient(HTTPChatCompletionClient):
             return super()._whole(body)
         chunks = parse(f'{{"chunks":{body}}}', "the answer")["chunks"]  # a stream without alt=sse
         return decode_response(*(expect(chunks, list, "the answer") or ()))
-
-    def _decode(self, data: dict[str, Any]) -> Answer:
-        return decode_response(data)
-
-    def _decoder(self) -> StreamDecoder:
-        return GeminiDecoder()
-
-    def _complaint(self, body: str) -> Complaint:
-        return complaint_in(body)
 
 
 def _path(path: str) -> str:

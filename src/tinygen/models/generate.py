@@ -26,7 +26,6 @@ from .chat import logprobs_of
 from .dialects import GEMINI, fitted_schema
 from .schemas import SchemaRules
 from .wire import (
-    BAD_KEY,
     DEPTH,
     Answer,
     StreamDecoder,
@@ -34,7 +33,6 @@ from .wire import (
     call_arguments,
     checked,
     clean,
-    complaint,
     counts_in,
     dumps,
     expect,
@@ -59,7 +57,7 @@ if TYPE_CHECKING:
     from ..messages import LLMMessage
     from . import ToolSchema
     from .conversations import Conversations
-    from .wire import Ask, Complaint, Reason
+    from .wire import Ask, Reason
 
 REASONS: Mapping[str, Reason] = {
     "STOP": "stop",
@@ -499,27 +497,3 @@ def _with_piece(held: Any, keys: list[str | int], piece: dict[str, Any]) -> Any:
         return {**held, key: _with_piece(held.get(key), rest, piece)}
     held = held if isinstance(held, list) else []
     return [*held[:key], _with_piece(held[key] if key < len(held) else None, rest, piece), *held[key + 1 :]]
-
-
-def complaint_in(body: str) -> Complaint:
-    """What the body of an error says, with the wait that stands in its details."""
-    said = complaint(body)
-    try:
-        data = parse(body if body.lstrip()[:1] != "[" else f'{{"error":{body}}}', "the error")
-    except ProtocolError:
-        return said
-    error = data.get("error")
-    if isinstance(error, list):  # where a stream was asked for, an array stands around it
-        error = error[0].get("error") if error and isinstance(error[0], dict) else None
-    if not isinstance(error, dict):
-        return said
-    if isinstance(status := error.get("status"), str):
-        said.code = "context_length_exceeded" if "input token count" in said.message else status
-    for detail in _list(error, "details"):
-        if not isinstance(detail, dict):
-            continue
-        if detail.get("reason") == "API_KEY_INVALID":
-            said.code = BAD_KEY
-        if wait := re.fullmatch(r"(\d{1,9}(\.\d*)?)s", str(detail.get("retryDelay"))):
-            said.retry_after = float(wait[1])
-    return said

@@ -238,6 +238,8 @@ class OllamaChatCompletionClient(HTTPChatCompletionClient):
     key_help = "Put what this server asks for into headers."
     _framing = LineDecoder
     _dialect = OLLAMA
+    _decode = staticmethod(decode_response)
+    _decoder = OllamaDecoder
     _reasons = REASONS
 
     def __init__(
@@ -260,12 +262,6 @@ class OllamaChatCompletionClient(HTTPChatCompletionClient):
     def _body(self, ask: Ask) -> bytes:
         _, _, texts = self._conversations.fitted(ask.messages)
         return encode_request(ask, self._fields, texts)
-
-    def _decode(self, data: dict[str, Any]) -> Answer:
-        return decode_response(data)
-
-    def _decoder(self) -> StreamDecoder:
-        return OllamaDecoder()
 
     def remaining_tokens(self, messages: Sequence[LLMMessage], *, tools: Sequence[Tool | ToolSchema] = ()) -> int:
         """About how many tokens are left beside this request, of `num_ctx` or else of what the model could take."""

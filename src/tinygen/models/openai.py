@@ -50,7 +50,7 @@ class OpenAIChatCompletionClient(HTTPChatCompletionClient):
 
     provider = "openai"
     _reasons = REASONS
-    _key_variable = "OPENAI_API_KEY"
+    _variables: Mapping[str, str] = {"api_key": "OPENAI_API_KEY"}
     _path = "/chat/completions"
     _reserved: Sequence[str] = ("stream", "messages", "function_call", "functions", "n")
 
@@ -96,16 +96,13 @@ class OpenAIChatCompletionClient(HTTPChatCompletionClient):
         self._dialect = DIALECTS[accepts]
         variables = names.split()
         key = usable_key(self._model, host, api_key, variables)
-        self._key_variable = variables[0] if variables else "OPENAI_API_KEY"
-        self.key_help = f"Set {self._key_variable} or pass api_key to a key that this server accepts."
+        self._variables = {"api_key": variables[0]}
+        self.key_help = f"Set {variables[0]} or pass api_key to a key that this server accepts."
         if key:
             self._headers["authorization"] = f"Bearer {key}"
 
     def _encoding(self, names: bool, prefixes: bool) -> Callable[[LLMMessage], str]:
         return partial(encode_message, names=names, prefixes=prefixes, dialect=self._dialect)
-
-    def _secret_variable(self, argument: str) -> str:
-        return self._key_variable if argument == "api_key" else super()._secret_variable(argument)
 
     def _body(self, ask: Ask) -> bytes:
         messages = ask.messages
@@ -150,7 +147,7 @@ class AzureOpenAIChatCompletionClient(OpenAIChatCompletionClient):
     """
 
     provider = "azure"
-    _key_variable = "AZURE_OPENAI_API_KEY"
+    _variables = {"api_key": "AZURE_OPENAI_API_KEY", "azure_ad_token": "AZURE_OPENAI_AD_TOKEN"}
     _dialect = OPENAI
 
     def __init__(
@@ -197,9 +194,6 @@ class AzureOpenAIChatCompletionClient(OpenAIChatCompletionClient):
         if not (self._token or self._token_provider):
             key = usable_key(self._model, host, api_key, ["AZURE_OPENAI_API_KEY"])
             self._headers["api-key"] = key
-
-    def _secret_variable(self, argument: str) -> str:
-        return "AZURE_OPENAI_AD_TOKEN" if argument == "azure_ad_token" else super()._secret_variable(argument)
 
     async def _authorization(self) -> dict[str, str]:
         return await bearer(self._token, self._token_provider)

@@ -391,6 +391,8 @@ class OpenAIResponsesClient(OpenAIChatCompletionClient):
     The other arguments are those of `OpenAIChatCompletionClient`.
     """
 
+    _decode = staticmethod(decode_response)
+    _decoder = ResponsesDecoder
     _reasons = REASONS
     _path = "/responses"
     _reserved = ("stream", "messages", "input", "n")
@@ -408,9 +410,3 @@ class OpenAIResponsesClient(OpenAIChatCompletionClient):
     def _body(self, ask: Ask) -> bytes:
         _, _, texts = self._conversations.fitted(ask.messages)
         return encode_request(ask, self._parameters, texts, ask.extra.get("model", self._model))
-
-    def _decode(self, data: dict[str, Any]) -> Answer:
-        return decode_response(data)
-
-    def _decoder(self) -> StreamDecoder:
-        return ResponsesDecoder()

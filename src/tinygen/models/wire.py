@@ -576,10 +576,22 @@ def complaint(data: Any) -> Complaint:
     metadata = error.get("metadata")
     if isinstance(metadata, dict) and isinstance(metadata.get("raw"), str):
         message = f"{message}: {metadata['raw']}"
-    codes = [error.get("code"), error.get("status"), error.get("type")]
+    details = [each for each in _list(error.get("details")) if isinstance(each, dict)]
+    codes = [error.get("status"), error.get("code"), error.get("type")]
     code = next((short_code for each in codes if (short_code := _code(each))), "")
-    request_id = _code(data.get("request_id")) or None
-    return Complaint(_cut(clean(message)), QUOTA if QUOTA in codes else code, request_id=request_id)
+    if any(each.get("reason") == "API_KEY_INVALID" for each in details):
+        code = BAD_KEY
+    waits = [re.fullmatch(r"(\d{1,9}(\.\d*)?)s", str(each.get("retryDelay"))) for each in details]
+    return Complaint(
+        _cut(clean(message)),
+        QUOTA if QUOTA in codes else code,
+        next((float(wait[1]) for wait in waits if wait), None),
+        _code(data.get("request_id")) or None,
+    )
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _code(value: Any) -> str:
