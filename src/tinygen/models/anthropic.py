@@ -8,7 +8,7 @@ import os
 from functools import partial
 from urllib.parse import quote
 
-from ..errors import ConfigError
+from ..errors import ConfigError, positive_int
 from .base import HTTPChatCompletionClient
 from .claude import (
     BINDING,
@@ -81,9 +81,11 @@ class AnthropicChatCompletionClient(HTTPChatCompletionClient):
     ) -> None:
         super().__init__(model=model, **options)
         _check(self._parameters)
-        if not isinstance(max_tokens, int) or isinstance(max_tokens, bool) or max_tokens < 1:
-            raise ConfigError(f"max_tokens must be a count, 1 or more, not {max_tokens!r}")
-        self._parameters = {"model": model, "max_tokens": max_tokens, **self._parameters}
+        self._parameters = {
+            "model": model,
+            "max_tokens": positive_int("max_tokens", max_tokens),
+            **self._parameters,
+        }
         self._token = auth_token
         self._headers["anthropic-version"] = _API
         if version_of(model) >= BOUND:

@@ -21,6 +21,7 @@ from ..errors import (
     RateLimitError,
     RequestError,
     ServerError,
+    positive_int,
 )
 from ..messages import FunctionCall, RequestUsage, ThoughtChunk
 from . import ChatCompletionClient, class_name, will_answer
@@ -128,22 +129,11 @@ class HTTPChatCompletionClient(ChatCompletionClient):
             raise ConfigError(f"model must be the name of a model, not {model!r}")
         self._model = model
         self._info = known_info(model) if model_info is None else checked_info(model_info)
-        timeout = 600.0 if timeout is None else timeout
-        for name, seconds in (
-            ("timeout", timeout),
-            ("connect_timeout", connect_timeout),
-            ("read_timeout", timeout if read_timeout is None else read_timeout),
-        ):
-            if not _is_number(seconds) or not seconds > 0:
-                raise ConfigError(f"{name} must be a number of seconds above 0, not {seconds!r}")
-        if not _is_number(max_retry_wait) or not max_retry_wait >= 0:
-            raise ConfigError(f"max_retry_wait must be a number of seconds, not {max_retry_wait!r}")
-        if not isinstance(max_retries, int) or isinstance(max_retries, bool) or max_retries < 0:
-            raise ConfigError(f"max_retries must be a count, 0 or more, not {max_retries!r}")
-        self._timeout = timeout
-        self._timeouts = (min(connect_timeout, timeout), read_timeout)
-        self._max_retries = max_retries
-        self._max_retry_wait = max_retry_wait
+        self._timeout = _seconds("timeout", 600.0 if timeout is None else timeout)
+        read = None if read_timeout is None else _seconds("read_timeout", read_timeout)
+        self._timeouts = min(_seconds("connect_timeout", connect_timeout), self._timeout), read
+        self._max_retries = positive_int("max_retries", max_retries, or_zero=True)
+        self._max_retry_wait = _seconds("max_retry_wait", max_retry_wait, or_zero=True)
         parameters.pop("model_capabilities", None)  # AutoGen's, deprecated there
         self._refuse_reserved(parameters)
         self._parameters = parameters
@@ -395,8 +385,10 @@ def _without_secrets(url: str) -> str:
     return shown(url) + (f"?{version}" if version else "")
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _seconds(name: str, value: float, or_zero: bool = False) -> float:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and (value > 0 or (or_zero and value == 0)):
+        return value
+    raise ConfigError(f"{name} must be a number of seconds {'from' if or_zero else 'above'} 0, not {value!r}")
 
 
 def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:

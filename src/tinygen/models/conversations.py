@@ -310,7 +310,7 @@ class _Pairing:
             identity = hashlib.sha256(f"{call.id}/{count}".encode("utf-8", "replace")).hexdigest()[:9]
             count += 1
         self._seen.add(identity)
-        return identity, fitted_name(call.name, self._dialect)
+        return identity, fitted_name(call.name, self._dialect.tool_name)
 
 
 def _exchange(

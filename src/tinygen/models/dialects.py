@@ -260,13 +260,9 @@ def fitted_schema(schema: Mapping[str, Any], dialect: Dialect, output: bool = Fa
     return fitted(schema, dialect.output if output else dialect.tools)
 
 
-def fitted_name(name: str, dialect: Dialect) -> str:
-    """The name of a tool as it is accepted."""
-    return _fitted_name(name, dialect.tool_name)
-
-
 @lru_cache(1024)
-def _fitted_name(name: str, pattern: str) -> str:
+def fitted_name(name: str, pattern: str) -> str:
+    """The name of a tool as one that fits the pattern."""
     if re.fullmatch(pattern, name):
         return name
     name = re.sub(r"[^a-zA-Z0-9_-]", "_", name)[:64]
@@ -276,7 +272,7 @@ def _fitted_name(name: str, pattern: str) -> str:
 def with_fitting_names(ask: Ask, dialect: Dialect) -> tuple[Ask, dict[str, str]]:
     """The request with names of tools that are accepted and differ; and the tools' own names by those of them."""
     names = [tool["name"] for tool in ask.tools]
-    fitting = [fitted_name(name, dialect) for name in names]
+    fitting = [fitted_name(name, dialect.tool_name) for name in names]
     if fitting == names:
         return ask, {}
     given = {name: name for name, fits in zip(names, fitting) if name == fits}  # who fits keeps its name

@@ -197,8 +197,7 @@ def decode_response(data: dict[str, Any]) -> Answer:
     """The answer in a whole body. Raises `ProtocolError`; `ModelError` if the body reports an error."""
     decoder = ResponsesDecoder()
     decoder.take(data)
-    decoder.end()
-    return decoder.whole()
+    return decoder.finished()
 
 
 class ResponsesDecoder(StreamDecoder):
