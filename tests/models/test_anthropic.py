@@ -32,9 +32,9 @@ from tinygen.models.anthropic import (
     AnthropicVertexChatCompletionClient,
     signature,
 )
+from tinygen.models.asks import Request
 from tinygen.models.claude import ANSWER, REASONS, MessagesDecoder, decode_response, encode_message
 from tinygen.models.http import Again
-from tinygen.models.wire import Request
 
 KEY = "sk-ant-0123456789"
 QUESTION = [UserMessage(content="hello", source="user")]

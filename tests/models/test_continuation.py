@@ -26,8 +26,8 @@ from tinygen.messages import (
     UserMessage,
 )
 from tinygen.models import COMPATIBLE, create_client
+from tinygen.models.asks import Request, checked_ask
 from tinygen.models.dialects import DIALECTS, RESPONSES
-from tinygen.models.wire import Request, checked_ask
 
 PICTURE = Image(b"\x89PNG\r\n\x1a\n" + bytes(8))
 TOOLS: list[Any] = [

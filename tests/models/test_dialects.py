@@ -23,6 +23,7 @@ from tinygen.messages import (
     SystemMessage,
     UserMessage,
 )
+from tinygen.models.asks import Ask
 from tinygen.models.conversations import Conversations, normalise
 from tinygen.models.dialects import (
     ANTHROPIC,
@@ -38,7 +39,7 @@ from tinygen.models.dialects import (
     fitted_schema,
     with_fitting_names,
 )
-from tinygen.models.wire import Ask, call_arguments
+from tinygen.models.wire import call_arguments
 
 SINGLE = replace(CHAT, name="single", parallel_calls=False)
 EVERY = [*DIALECTS.values(), SINGLE]

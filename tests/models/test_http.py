@@ -43,11 +43,11 @@ from tinygen.errors import (
     ServerError,
 )
 from tinygen.messages import CreateResult, RequestUsage, UserMessage
+from tinygen.models.asks import Request
 from tinygen.models.http import Lines
 from tinygen.models.lines import Guard
 from tinygen.models.openai import OpenAIChatCompletionClient
 from tinygen.models.sse import EventDecoder, LineDecoder
-from tinygen.models.wire import Request
 
 SECRET = "sk-live-0123456789"
 QUESTION = [UserMessage(content="hello", source="user")]

@@ -27,12 +27,12 @@ from tinygen.messages import (
     TopLogprob,
     UserMessage,
 )
+from tinygen.models.asks import one_system_message
 from tinygen.models.chat import REASONS, ChatDecoder, decode_response, encode_message, response_format
 from tinygen.models.families import ModelFamily, known_info
 from tinygen.models.openai import AzureOpenAIChatCompletionClient, OpenAIChatCompletionClient
 from tinygen.models.schemas import strict_schema
 from tinygen.models.texts import MessageTexts
-from tinygen.models.wire import one_system_message
 
 KEY = "sk-0123456789"
 LOCAL = "http://localhost:8000/v1"

@@ -19,9 +19,9 @@ from tinygen import (
     UserMessage,
 )
 from tinygen.models import ModelInfo, chat, claude, dialects, generate, ollama, responses
+from tinygen.models.asks import checked_ask
 from tinygen.models.conversations import normalise
 from tinygen.models.tokens import message_tokens, picture_tokens
-from tinygen.models.wire import checked_ask
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n picture").decode()
 PICTURE = Image.from_base64(PNG)

@@ -33,8 +33,8 @@ from tinygen import (
 )
 from tinygen.messages import AssistantMessage, CreateResult, RequestUsage
 from tinygen.models import tokens
+from tinygen.models.asks import Ask
 from tinygen.models.tokens import TokenCounter, estimate_tokens, picture_tokens, vocabulary
-from tinygen.models.wire import Ask
 
 TEXT = "How much wood would a woodchuck chuck if a woodchuck could chuck wood? " * 10
 TOOL: Any = {"name": "add", "description": "Adds.", "parameters": {"type": "object", "properties": {}}}

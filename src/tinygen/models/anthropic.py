@@ -9,6 +9,7 @@ from functools import partial
 from urllib.parse import quote
 
 from ..errors import ConfigError, positive_int
+from .asks import Request
 from .base import HTTPChatCompletionClient
 from .claude import (
     BINDING,
@@ -22,7 +23,7 @@ from .claude import (
 )
 from .dialects import ANTHROPIC
 from .keys import bearer, host_of, server_at, usable_key
-from .wire import Request, short
+from .wire import short
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from typing import Any
 
+    from .asks import Ask
     from .keys import TokenProvider
-    from .wire import Ask
 
 _KINDS: dict[str, Any] = {
     "tools": (list, tuple),

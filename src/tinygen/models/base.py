@@ -25,6 +25,7 @@ from ..errors import (
 )
 from ..messages import FunctionCall, RequestUsage, ThoughtChunk
 from . import ChatCompletionClient, class_name, will_answer
+from .asks import Request, checked_ask, reserved
 from .conversations import Conversations
 from .dialects import CHAT, with_fitting_names
 from .exchange import Exchange, Waiting
@@ -34,18 +35,7 @@ from .keys import host_of
 from .prices import price_of
 from .sse import EventDecoder
 from .tokens import TokenCounter
-from .wire import (
-    BAD_KEY,
-    QUOTA,
-    Request,
-    checked_ask,
-    complaint,
-    parse,
-    presentable,
-    reserved,
-    shown,
-    start_of,
-)
+from .wire import BAD_KEY, QUOTA, complaint, parse, presentable, shown, start_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,8 +45,9 @@ if TYPE_CHECKING:
     from ..cancellation import CancellationToken
     from ..messages import CreateResult, LLMMessage
     from . import ModelInfo, Tool, ToolSchema
+    from .asks import Ask
     from .dialects import Dialect
-    from .wire import Answer, Ask, Complaint, Reason, StreamDecoder
+    from .wire import Answer, Complaint, Reason, StreamDecoder
 
 # of every request; compressed answers are not asked for, since proxies hold streams up to compress them
 HEADERS = {

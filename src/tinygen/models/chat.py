@@ -21,14 +21,13 @@ from ..messages import (
     TopLogprob,
     UserMessage,
 )
+from .asks import body_of, checked
 from .dialects import CHAT, fitted_schema
 from .schemas import strict_schema
 from .wire import (
     Answer,
     StreamDecoder,
-    body_of,
     call_arguments,
-    checked,
     clean,
     counts_in,
     dumps,
@@ -47,8 +46,9 @@ if TYPE_CHECKING:
 
     from ..messages import LLMMessage
     from . import ToolSchema
+    from .asks import Ask
     from .dialects import Dialect
-    from .wire import Ask, Reason
+    from .wire import Reason
 
 REASONS: Mapping[str, Reason] = {
     "stop": "stop",

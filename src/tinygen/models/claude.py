@@ -20,20 +20,17 @@ from ..messages import (
     Image,
     UserMessage,
 )
+from .asks import body_of, checked, json_instruction, merged
 from .dialects import ANTHROPIC
 from .http import Again
 from .schemas import fitted, strict_schema
 from .wire import (
     Answer,
     StreamDecoder,
-    body_of,
     call_arguments,
-    checked,
     dumps,
     expect,
-    json_instruction,
     keepable,
-    merged,
     number,
     raise_error_in,
     read_call,
@@ -48,8 +45,9 @@ if TYPE_CHECKING:
 
     from ..messages import LLMMessage
     from . import ToolSchema
+    from .asks import Ask
     from .conversations import Conversations
-    from .wire import Ask, Reason
+    from .wire import Reason
 
 REASONS: Mapping[str, Reason] = {
     "end_turn": "stop",

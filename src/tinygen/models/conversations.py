@@ -22,9 +22,10 @@ from ..messages import (
     SystemMessage,
     UserMessage,
 )
+from .asks import checked, one_system_message
 from .dialects import fitted_name
 from .texts import MessageTexts
-from .wire import checked, clean, one_system_message
+from .wire import clean
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

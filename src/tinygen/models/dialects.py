@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any, Literal
 
-    from .wire import Ask
+    from .asks import Ask
 
 
 @dataclass(frozen=True)

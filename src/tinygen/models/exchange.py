@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from ..cancellation import CancellationToken
+    from .asks import Request
     from .lines import Line
-    from .wire import Request
 
 TAIL = 0.05  # seconds spent on reading the end of a finished stream, so that its connection can be used again
 ERROR_LIMIT = 64 * 2**10  # bytes read of an error body

@@ -24,8 +24,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from .asks import Ask
     from .keys import TokenProvider
-    from .wire import Answer, Ask
+    from .wire import Answer
 
 _HOSTS = {"global": "aiplatform", "us": "aiplatform.us.rep", "eu": "aiplatform.eu.rep"}  # others: LOCATION-aiplatform
 

@@ -22,6 +22,7 @@ from ..messages import (
     SystemMessage,
     UserMessage,
 )
+from .asks import body_of, checked, json_instruction, merged, reserved
 from .chat import logprobs_of
 from .dialects import GEMINI, fitted_schema
 from .schemas import SchemaRules
@@ -29,22 +30,17 @@ from .wire import (
     DEPTH,
     Answer,
     StreamDecoder,
-    body_of,
     call_arguments,
-    checked,
     clean,
     counts_in,
     dumps,
     expect,
     is_made_up,
-    json_instruction,
     keepable,
-    merged,
     number,
     parse,
     raise_error_in,
     read_call,
-    reserved,
     short,
     written,
 )
@@ -56,8 +52,9 @@ if TYPE_CHECKING:
 
     from ..messages import LLMMessage
     from . import ToolSchema
+    from .asks import Ask
     from .conversations import Conversations
-    from .wire import Ask, Reason
+    from .wire import Reason
 
 REASONS: Mapping[str, Reason] = {
     "STOP": "stop",

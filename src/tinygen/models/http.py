@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
     from typing import Any
 
-    from .wire import Request
+    from .asks import Request
 
     Timeouts = tuple[float, float | None]  # seconds for a connection to come about, and without a byte
 

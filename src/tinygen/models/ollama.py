@@ -20,6 +20,7 @@ from ..messages import (
     SystemMessage,
     UserMessage,
 )
+from .asks import body_of, checked, json_instruction, reserved
 from .base import HTTPChatCompletionClient
 from .chat import logprobs_of
 from .dialects import OLLAMA, fitted_schema
@@ -28,18 +29,14 @@ from .sse import LineDecoder
 from .wire import (
     Answer,
     StreamDecoder,
-    body_of,
     call_arguments,
-    checked,
     counts_in,
     dumps,
     expect,
-    json_instruction,
     number,
     parse,
     raise_error_in,
     read_call,
-    reserved,
 )
 
 TYPE_CHECKING = False
@@ -49,7 +46,8 @@ if TYPE_CHECKING:
 
     from ..messages import LLMMessage
     from . import Tool, ToolSchema
-    from .wire import Ask, Reason
+    from .asks import Ask
+    from .wire import Reason
 
 REASONS: Mapping[str, Reason] = {"stop": "stop", "length": "length"}
 RESERVED = ("stream", "messages", "tools", "n")  # of the request: the client's own business

@@ -7,11 +7,11 @@ from functools import partial
 
 from ..errors import ConfigError
 from ..messages import SystemMessage
+from .asks import json_instruction
 from .base import HTTPChatCompletionClient, checked_headers
 from .chat import REASONS, ChatDecoder, decode_response, encode_message, encode_request
 from .dialects import DIALECTS, OPENAI
 from .keys import base_variable, bearer, host_of, known_server, server_at, usable_key
-from .wire import json_instruction
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..messages import CreateResult, LLMMessage
+    from .asks import Ask
     from .keys import TokenProvider
-    from .wire import Answer, Ask, StreamDecoder
+    from .wire import Answer, StreamDecoder
 
 # whose servers have these models: beginning of the name, name of the server
 _ROUTES = (("gemini-", "gemini-chat"), ("claude-", "anthropic-chat"), ("Llama-", "llama"))

@@ -23,22 +23,12 @@ from ..messages import (
     SystemMessage,
     UserMessage,
 )
+from .asks import body_of, checked
 from .chat import logprobs_of, response_format
 from .dialects import RESPONSES, fitted_schema
 from .openai import OpenAIChatCompletionClient
 from .schemas import strict_schema
-from .wire import (
-    Answer,
-    StreamDecoder,
-    body_of,
-    checked,
-    counts_in,
-    dumps,
-    expect,
-    keepable,
-    raise_error_in,
-    read_call,
-)
+from .wire import Answer, StreamDecoder, counts_in, dumps, expect, keepable, raise_error_in, read_call
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,7 +37,8 @@ if TYPE_CHECKING:
 
     from ..messages import LLMMessage
     from . import ToolSchema
-    from .wire import Ask, Reason
+    from .asks import Ask
+    from .wire import Reason
 
 REASONS: Mapping[str, Reason] = {
     "completed": "stop",

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from ..messages import CreateResult, LLMMessage
     from . import Tool, ToolSchema
-    from .wire import Ask
+    from .asks import Ask
 
 PER_MESSAGE = 4
 _PICTURE = 765  # tokens of 1024 x 1024 pixels
