@@ -79,6 +79,17 @@ async def sent_by(messages: Any = QUESTION, options: dict[str, Any] | None = Non
     return sent
 
 
+async def test_settings_may_have_the_names_that_other_providers_use() -> None:
+    options = {"stop": "END", "max_completion_tokens": 50}
+
+    sent = await sent_by(options=options)
+    again = await sent_by(options=options, extra_create_args={"stop": ["A", "B"], "max_tokens": 7})
+
+    assert (sent["stop_sequences"], sent["max_tokens"]) == (["END"], 50)
+    assert (again["stop_sequences"], again["max_tokens"]) == (["A", "B"], 7)
+    assert not {"stop", "max_completion_tokens"} & {*sent, *again}
+
+
 def said(content: Any, *blocks: dict[str, Any], thought: str | None = None) -> AssistantMessage:
     kept = {"anthropic": list(blocks)} if blocks else None
     return AssistantMessage(content=content, thought=thought, source="bot", provider_data=kept)

@@ -57,7 +57,7 @@ class AnthropicChatCompletionClient(HTTPChatCompletionClient):
         max_tokens: of an answer; where a budget of thinking is given, beside that.
         parallel_tool_calls: False lets the model call one tool at a time.
         options: the other arguments of `HTTPChatCompletionClient`, and further fields of every request: temperature,
-            top_p, top_k, stop_sequences, metadata, system, the provider's own tools, thinking such as
+            top_p, top_k, stop_sequences (or stop), metadata, system, the provider's own tools, thinking such as
             `{"type": "adaptive"}`. Where a model thinks, and in new models altogether, temperature, top_p and top_k are
             left out, and no tool can be forced.
     """

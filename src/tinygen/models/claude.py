@@ -166,7 +166,10 @@ def encode_request(ask: Ask, model: str, parameters: Mapping[str, Any], encoded:
         encoded: what encodes conversations, by whether with the thoughts in them.
     """
     version = version_of(model)
-    fields = {name: value for name, value in {**parameters, **ask.extra}.items() if value is not None}
+    given = {**ANTHROPIC.fitted_fields(model, parameters), **ANTHROPIC.fitted_fields(model, ask.extra)}
+    fields = {name: value for name, value in given.items() if value is not None}
+    if isinstance(stop := fields.get("stop_sequences"), str):
+        fields["stop_sequences"] = [stop]
     fields["tools"] = [*(parameters.get("tools") or ()), *(ask.extra.get("tools") or ())]
     answer, orders = _hold_to_form(fields, ask, version)
     _offer_tools(fields, ask, version, answer)

@@ -133,6 +133,7 @@ ANTHROPIC = Dialect(  # the system message stands apart; neighbours of one role 
     object_arguments=True,
     call_id=r"[a-zA-Z0-9_-]+",
     tool_name=r"[a-zA-Z0-9_-]{1,128}",
+    renames={"max_completion_tokens": "max_tokens", "stop": "stop_sequences"},
     signed=True,
     output=SchemaRules(
         keywords=frozenset(
