@@ -185,7 +185,7 @@ def _not_empty(message: LLMMessage, dialect: Dialect) -> LLMMessage | None:
     if isinstance(message, UserMessage):
         return UserMessage(content=_EMPTY, source=message.source)
     # an answer may be all of what the provider wants back unread
-    return message if isinstance(message, AssistantMessage) and _has_kept(message, dialect) else None
+    return message if (getattr(message, "provider_data", None) or {}).get(dialect.name) else None
 
 
 def _own(message: LLMMessage, dialect: Dialect, maker: str) -> LLMMessage:
@@ -195,10 +195,6 @@ def _own(message: LLMMessage, dialect: Dialect, maker: str) -> LLMMessage:
         return message
     made: LLMMessage = _remembered(message, dialect, "own", lambda: [replace(message, provider_data=None)])[0]  # type: ignore[arg-type]
     return made
-
-
-def _has_kept(message: AssistantMessage, dialect: Dialect) -> bool:
-    return bool((message.provider_data or {}).get(dialect.name))
 
 
 # what was made of a message, as long as it lives: for which dialect -> from what else, and the result
@@ -242,10 +238,6 @@ class _Pairing:
 
     def _found(self, at: int, calls: list[FunctionCall]) -> list[FunctionExecutionResult | None]:
         """The result of each call: the next one with its id, before another call has that id."""
-        behind = self._behind(at)
-        if [each.call_id for each in behind] == [call.id for call in calls]:  # as nearly always
-            self._taken.update((at + 1, n) for n in range(len(calls)))
-            return [*behind]
         found: list[FunctionExecutionResult | None] = [None] * len(calls)
         wanted: dict[str, list[int]] = {}
         for n, call in enumerate(calls):
@@ -258,7 +250,8 @@ class _Pairing:
                 wanted.pop(call.id, None)
             for n, result in enumerate(_results_of(message)):
                 if result.call_id in wanted and (later, n) not in self._taken:
-                    found[wanted[result.call_id].pop(0)] = self._take(later, n, result)
+                    found[wanted[result.call_id].pop(0)] = result
+                    self._taken.add((later, n))
                     if not wanted[result.call_id]:
                         del wanted[result.call_id]
         if None in found:
@@ -270,15 +263,12 @@ class _Pairing:
         for n, result in enumerate(self._behind(at)):
             for which, call in enumerate(calls):
                 if found[which] is None and call.name == result.name and (at + 1, n) not in self._taken:
-                    found[which] = self._take(at + 1, n, result)
+                    found[which] = result
+                    self._taken.add((at + 1, n))
 
     def _behind(self, at: int) -> list[FunctionExecutionResult]:
         """The results in the next message."""
         return _results_of(self._messages[at + 1]) if at + 1 < len(self._messages) else []
-
-    def _take(self, at: int, n: int, result: FunctionExecutionResult) -> FunctionExecutionResult:
-        self._taken.add((at, n))
-        return result
 
     def _add(self, at: int, calls: list[FunctionCall], results: list[FunctionExecutionResult | None]) -> None:
         """Add an exchange: what asks for the calls, or else gives the results, stands at `at`."""
