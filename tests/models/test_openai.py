@@ -15,7 +15,15 @@ from hypothesis import strategies as st
 
 from loopback import Loopback, json_reply, sse_reply
 from tinygen import codec
-from tinygen.errors import AuthenticationError, ConfigError, IncompleteResponse, ModelError, ProtocolError
+from tinygen.cancellation import CancellationToken
+from tinygen.errors import (
+    AuthenticationError,
+    ConfigError,
+    IncompleteResponse,
+    ModelError,
+    ModelTimeout,
+    ProtocolError,
+)
 from tinygen.messages import (
     AssistantMessage,
     CreateResult,
@@ -677,6 +685,35 @@ async def test_azure_takes_a_token_from_a_provider_for_each_request() -> None:
         "Bearer first-token",
         "Bearer second-token",
     ]
+
+
+@pytest.mark.parametrize("by_token", [False, True])
+async def test_a_provider_of_tokens_that_never_answers_is_ended_as_the_rest_of_a_call_is(by_token: bool) -> None:
+    asked, ended, token = asyncio.Event(), asyncio.Event(), CancellationToken()
+
+    async def provide() -> str:
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        return "late"
+
+    model = AzureOpenAIChatCompletionClient(
+        model="gpt-4o",
+        azure_endpoint="http://127.0.0.1:9",
+        azure_ad_token_provider=provide,
+        timeout=30 if by_token else 0.05,
+    )
+    call = asyncio.ensure_future(model.create(QUESTION, cancellation_token=token))
+    await asked.wait()
+    if by_token:
+        token.cancel()
+    with pytest.raises(asyncio.CancelledError if by_token else ModelTimeout) as failed:
+        await call
+
+    assert ended.is_set()
+    assert by_token or getattr(failed.value, "provider", "") == "azure"
 
 
 def test_azure_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from .claude import (
     version_of,
 )
 from .dialects import ANTHROPIC
-from .keys import bearer, host_of, server_at, usable_key
+from .keys import host_of, server_at, usable_key
 from .wire import short
 
 TYPE_CHECKING = False
@@ -112,9 +112,6 @@ class AnthropicChatCompletionClient(HTTPChatCompletionClient):
                 self._token = os.environ.get("ANTHROPIC_AUTH_TOKEN") or None
         if self._token is None and (key := usable_key(self._model, host, api_key, variables)):
             self._headers["x-api-key"] = key
-
-    async def _authorization(self) -> dict[str, str]:
-        return await bearer(self._token, None)
 
     def _body(self, ask: Ask) -> bytes:
         _check(ask.extra)
@@ -250,6 +247,3 @@ class AnthropicVertexChatCompletionClient(AnthropicChatCompletionClient):
 
     def _address(self, ask: Ask) -> str:
         return f"{self._url}:{'streamRawPredict' if ask.stream else 'rawPredict'}"
-
-    async def _authorization(self) -> dict[str, str]:
-        return await bearer(self._token, self._token_provider)

@@ -31,7 +31,7 @@ from .dialects import CHAT, with_fitting_names
 from .exchange import Exchange, Waiting
 from .families import checked_info, known_info, window
 from .http import Again, Cut, Pool
-from .keys import host_of
+from .keys import bearer, host_of
 from .prices import price_of
 from .sse import EventDecoder
 from .tokens import TokenCounter
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from . import ModelInfo, Tool, ToolSchema
     from .asks import Ask
     from .dialects import Dialect
+    from .keys import TokenProvider
     from .wire import Answer, Complaint, Reason, StreamDecoder
 
 # of every request; compressed answers are not asked for, since proxies hold streams up to compress them
@@ -100,6 +101,8 @@ class HTTPChatCompletionClient(ChatCompletionClient):
     _framing: type[EventDecoder] = EventDecoder
     _reasons: Mapping[str, Reason] = {}
     _variables: Mapping[str, str] = {}  # the environment variables that stand for secret arguments
+    _token: str | None = None  # sent with each request
+    _token_provider: TokenProvider | None = None  # gives the token of a request
 
     def __init__(
         self,
@@ -151,7 +154,7 @@ class HTTPChatCompletionClient(ChatCompletionClient):
 
     async def _authorization(self) -> dict[str, str]:
         """The headers of one request that say who asks, beside those in `_headers`."""
-        return {}
+        return await bearer(self._token, self._token_provider)
 
     async def _request(self, ask: Ask) -> Request:
         """The request, encoded."""
@@ -205,8 +208,10 @@ class HTTPChatCompletionClient(ChatCompletionClient):
         **arguments: Any,
     ) -> AsyncGenerator[str | CreateResult, None]:
         """The pieces of the answer, and then its `CreateResult`; in as many attempts as it takes."""
-        asked, request = await self._asked(messages, stream=stream, **arguments)
-        exchange = Exchange(self, request, cancellation_token)
+        exchange = Exchange(self, cancellation_token)
+        asking = self._asked(messages, stream=stream, **arguments)
+        asked, request = await (asking if self._token_provider is None else exchange.within(asking))
+        exchange.request = request
         while True:
             decoder, framing = self._decoder(), self._framing()
             try:

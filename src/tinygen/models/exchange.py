@@ -9,7 +9,7 @@ import asyncio
 import math
 
 from ..clock import REAL, source
-from ..errors import ModelError, ResponseTooLarge
+from ..errors import ModelError, ModelTimeout, ResponseTooLarge
 from .http import BODY_LIMIT, Again, Lines, cause, failure, send_through
 from .lines import Guard
 from .wire import QUOTA
@@ -18,11 +18,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from datetime import datetime
-    from typing import Any, NoReturn
+    from typing import Any, NoReturn, TypeVar
 
     from ..cancellation import CancellationToken
     from .asks import Request
     from .lines import Line
+
+    T = TypeVar("T")
 
 TAIL = 0.05  # seconds spent on reading the end of a finished stream, so that its connection can be used again
 ERROR_LIMIT = 64 * 2**10  # bytes read of an error body
@@ -38,10 +40,11 @@ class Waiting:
 class Exchange:
     """One request with its retries."""
 
-    def __init__(self, client: Any, request: Request, token: CancellationToken | None) -> None:
+    request: Request  # set when it is known
+
+    def __init__(self, client: Any, token: CancellationToken | None) -> None:
         self.response: Any = None
         self._client = client
-        self._request = request
         self._token = token
         self._attempts = 0
         self._deadline = asyncio.get_running_loop().time() + client._timeout
@@ -129,9 +132,16 @@ class Exchange:
         if loop.time() + wait > self._deadline:
             late = f"Another attempt would come after the deadline (timeout={client._timeout:g})."
             raise _worded(error, late) from error.__cause__
+        await self.within(client._waiting.sleep(wait))
+
+    async def within(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do what is not the request itself, within its deadline and as long as nobody cancels it."""
         guard = self._watch()
         try:
-            await guard.step(client._waiting.sleep(wait))
+            return await guard.step(work)
+        except ModelTimeout as error:
+            error.provider = error.provider or self._client.provider
+            raise
         finally:
             guard.release()
 
@@ -143,7 +153,7 @@ class Exchange:
         sender = (await client._pool()).sender if client._http_client is None else client._http_client
         guard.check()
         if isinstance(sender, Lines):
-            self._own, self.response = True, await sender.send(self._request, client._timeouts, guard)
+            self._own, self.response = True, await sender.send(self.request, client._timeouts, guard)
         else:
             await guard.step(self._send_through(sender))
         client.last_answer = asyncio.get_running_loop().time(), self.response.headers
@@ -152,7 +162,7 @@ class Exchange:
 
     async def _send_through(self, sender: Any) -> None:
         # noted here, so that a response that comes while the call is being cancelled is closed too
-        self.response = await send_through(sender, self._request, self._client._timeouts)
+        self.response = await send_through(sender, self.request, self._client._timeouts)
 
     async def _refused(self) -> NoReturn:
         """Raise the error for a status other than 200."""

@@ -17,7 +17,7 @@ from .generate import (
     encode_request,
     request_fields,
 )
-from .keys import bearer, host_of, usable_key
+from .keys import host_of, usable_key
 from .wire import expect, parse
 
 TYPE_CHECKING = False
@@ -117,9 +117,6 @@ class GeminiChatCompletionClient(HTTPChatCompletionClient):
 
     def _address(self, ask: Ask) -> str:
         return f"{self._url}:{'streamGenerateContent?alt=sse' if ask.stream else 'generateContent'}"
-
-    async def _authorization(self) -> dict[str, str]:
-        return await bearer(self._token, self._token_provider)
 
     def _decode(self, data: dict[str, Any]) -> Answer:
         return decode_response(data)

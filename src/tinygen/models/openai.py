@@ -11,7 +11,7 @@ from .asks import json_instruction
 from .base import HTTPChatCompletionClient, checked_headers
 from .chat import REASONS, ChatDecoder, decode_response, encode_message, encode_request
 from .dialects import DIALECTS, OPENAI
-from .keys import base_variable, bearer, host_of, known_server, server_at, usable_key
+from .keys import base_variable, host_of, known_server, server_at, usable_key
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -195,6 +195,3 @@ class AzureOpenAIChatCompletionClient(OpenAIChatCompletionClient):
         if not (self._token or self._token_provider):
             key = usable_key(self._model, host, api_key, ["AZURE_OPENAI_API_KEY"])
             self._headers["api-key"] = key
-
-    async def _authorization(self) -> dict[str, str]:
-        return await bearer(self._token, self._token_provider)
