@@ -140,6 +140,11 @@ def checked(value: Any, kind: type[Any], message: LLMMessage) -> Any:
     raise ConfigError(f"a {type(message).__name__} holds {short(value)}; expected {kind.__name__}")
 
 
+def parameters_of(tool: ToolSchema) -> dict[str, Any]:
+    """The schema of a tool's arguments; that of no arguments for a tool that has none."""
+    return dict(tool.get("parameters") or {"type": "object", "properties": {}})
+
+
 def reserved(name: str) -> ConfigError:
     """The error for a field of the request that callers may not set."""
     return ConfigError(f"{name!r} is set by the client itself; use create() or create_stream() instead of giving it")

@@ -21,7 +21,7 @@ from ..messages import (
     TopLogprob,
     UserMessage,
 )
-from .asks import body_of, checked
+from .asks import body_of, checked, parameters_of
 from .dialects import CHAT, fitted_schema
 from .schemas import strict_schema
 from .wire import (
@@ -176,7 +176,7 @@ def _tool(schema: ToolSchema, dialect: Dialect) -> dict[str, Any]:
     function: dict[str, Any] = {"name": schema["name"]}
     if description := schema.get("description"):
         function["description"] = description
-    parameters: dict[str, Any] = schema.get("parameters", {"type": "object", "properties": {}})  # type: ignore[assignment]
+    parameters = parameters_of(schema)
     if schema.get("strict") and dialect.strict_tools:
         parameters, function["strict"] = strict_schema(parameters)
     function["parameters"] = fitted_schema(parameters, dialect)

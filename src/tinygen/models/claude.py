@@ -20,7 +20,7 @@ from ..messages import (
     Image,
     UserMessage,
 )
-from .asks import body_of, checked, json_instruction, merged
+from .asks import body_of, checked, json_instruction, merged, parameters_of
 from .dialects import ANTHROPIC
 from .http import Again
 from .schemas import fitted, strict_schema
@@ -210,7 +210,7 @@ def _tool(schema: ToolSchema, version: tuple[int, int]) -> dict[str, Any]:
     tool: dict[str, Any] = {"name": schema["name"]}
     if description := schema.get("description"):
         tool["description"] = description
-    tool["input_schema"] = schema.get("parameters") or {"type": "object", "properties": {}}
+    tool["input_schema"] = parameters_of(schema)
     if schema.get("strict") and version >= _STRUCTURED:
         closed, fits = strict_schema(fitted(tool["input_schema"], _OUTPUT))
         if fits:

@@ -20,7 +20,7 @@ from ..messages import (
     SystemMessage,
     UserMessage,
 )
-from .asks import body_of, checked, json_instruction, reserved
+from .asks import body_of, checked, json_instruction, parameters_of, reserved
 from .base import HTTPChatCompletionClient
 from .chat import logprobs_of
 from .dialects import OLLAMA, fitted_schema
@@ -152,7 +152,7 @@ def _format(output: Any) -> Any:
 
 
 def _tool(tool: ToolSchema) -> dict[str, Any]:
-    parameters = fitted_schema(tool.get("parameters") or {"type": "object", "properties": {}}, OLLAMA)
+    parameters = fitted_schema(parameters_of(tool), OLLAMA)
     function = {"name": tool["name"], "description": tool.get("description", ""), "parameters": parameters}
     return {"type": "function", "function": function}
 

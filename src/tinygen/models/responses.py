@@ -23,7 +23,7 @@ from ..messages import (
     SystemMessage,
     UserMessage,
 )
-from .asks import body_of, checked
+from .asks import body_of, checked, parameters_of
 from .chat import logprobs_of, response_format
 from .dialects import RESPONSES, fitted_schema
 from .openai import OpenAIChatCompletionClient
@@ -167,8 +167,7 @@ def _tool(schema: ToolSchema) -> dict[str, Any]:
     tool: dict[str, Any] = {"type": "function", "name": schema["name"]}
     if description := schema.get("description"):
         tool["description"] = description
-    parameters: dict[str, Any] = schema.get("parameters", {"type": "object", "properties": {}})  # type: ignore[assignment]
-    strict = False  # which has to be said: by default, schemas are made strict over there
+    parameters, strict = parameters_of(schema), False  # which has to be said: by default, they are made strict there
     if schema.get("strict"):
         parameters, strict = strict_schema(parameters)
     return {**tool, "parameters": fitted_schema(parameters, RESPONSES), "strict": strict}
