@@ -338,9 +338,10 @@ def is_object(text: str) -> bool:
 async def test_a_tool_whose_parameters_are_none_takes_no_arguments(form: Format) -> None:
     reply = Reply(headers={"content-type": "application/json"}, body=form.retold_body(body("hi")))
     async with Loopback([reply]) as server, form.client(server.url) as client:
-        await client.create(QUESTION, tools=[{"name": "now", "parameters": None}])
+        await client.create(QUESTION, tools=[{"name": "now", "description": None, "parameters": None}])
 
     assert b'"now"' in server.requests[0].body
+    assert b'"description":null' not in server.requests[0].body
     assert b'"properties":{}' in server.requests[0].body or form.name == "gemini"  # which refuses empty objects
 
 

@@ -254,7 +254,7 @@ def _choice(choice: str | ToolSchema) -> dict[str, Any]:
 
 
 def _declaration(tool: ToolSchema) -> dict[str, Any]:
-    declaration: dict[str, Any] = {"name": tool["name"], "description": tool.get("description", "")}
+    declaration: dict[str, Any] = {"name": tool["name"], "description": tool.get("description") or ""}
     schema = tool.get("parameters")
     if schema and schema.get("properties"):  # an object without any is refused
         declaration.update(_schema("parameters", "parametersJsonSchema", schema, output=False))

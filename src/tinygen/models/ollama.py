@@ -153,7 +153,7 @@ def _format(output: Any) -> Any:
 
 def _tool(tool: ToolSchema) -> dict[str, Any]:
     parameters = fitted_schema(parameters_of(tool), OLLAMA)
-    function = {"name": tool["name"], "description": tool.get("description", ""), "parameters": parameters}
+    function = {"name": tool["name"], "description": tool.get("description") or "", "parameters": parameters}
     return {"type": "function", "function": function}
 
 
