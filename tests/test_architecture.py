@@ -23,7 +23,7 @@ PACKAGE = ROOT / "src" / "tinygen"
 # A module imports from rows above its own in this list, and in its own row from what stands to its left.
 ROWS = [
     "clock errors codec records usage messages cancellation telemetry waiting limits run branches journal component "
-    "providers blueprints",
+    "component_names blueprints",
     "cache transcript findings states ported models model_context memory tools code_executors conditions addresses "
     "event_log serialization timers actors routed mailboxes monitoring failures runner",
     "agents toolbox model_turn assistant coder society message_filter task_tools population tool_agent runtime",

@@ -19,8 +19,8 @@ from tinygen import (
     UserProxyAgent,
     register_component,
 )
+from tinygen.component_names import _AUTOGEN
 from tinygen.errors import ComponentError
-from tinygen.providers import _AUTOGEN
 
 pytestmark = pytest.mark.filterwarnings("ignore:nobody approves")
 

@@ -90,8 +90,8 @@ from tinygen import (
 )
 from tinygen.blueprints import REGISTERED, ComponentModel, allow_secrets
 from tinygen.cache import InMemoryStore, SQLiteCacheStore
+from tinygen.component_names import _OURS, register_component
 from tinygen.errors import ComponentError, ComponentTypeError, ComponentVersionError
-from tinygen.providers import _OURS, register_component
 
 NONE_SUCH = "NO_SUCH_VARIABLE_IN_TESTS"
 

@@ -53,6 +53,9 @@ if TYPE_CHECKING:
     from .component import (
         Component as Component, ComponentBase as ComponentBase, ComponentType as ComponentType,
     )
+    from .component_names import (
+        register_component as register_component,
+    )
     from .conditions import (
         AndTerminationCondition as AndTerminationCondition, ExternalTermination as ExternalTermination,
         FunctionCallTermination as FunctionCallTermination, FunctionalTermination as FunctionalTermination,
@@ -75,11 +78,11 @@ if TYPE_CHECKING:
         ConfigError as ConfigError, ConnectionFailed as ConnectionFailed, DecodeError as DecodeError,
         EncodeError as EncodeError, IncompleteResponse as IncompleteResponse,
         InvalidToolArgumentsException as InvalidToolArgumentsException, LimitReached as LimitReached,
-        MessageDroppedException as MessageDroppedException, MessageTimeout as MessageTimeout, ModelError as ModelError,
-        ModelTimeout as ModelTimeout, NotAccessibleError as NotAccessibleError, Overloaded as Overloaded,
-        ProtocolError as ProtocolError, RateLimitError as RateLimitError, RequestError as RequestError,
-        ResponseTooLarge as ResponseTooLarge, RunDiverged as RunDiverged, RunStopped as RunStopped,
-        ServerError as ServerError, StateError as StateError, Suspended as Suspended,
+        MessageDroppedException as MessageDroppedException, MessageTimeout as MessageTimeout,
+        ModelError as ModelError, ModelTimeout as ModelTimeout, NotAccessibleError as NotAccessibleError,
+        Overloaded as Overloaded, ProtocolError as ProtocolError, RateLimitError as RateLimitError,
+        RequestError as RequestError, ResponseTooLarge as ResponseTooLarge, RunDiverged as RunDiverged,
+        RunStopped as RunStopped, ServerError as ServerError, StateError as StateError, Suspended as Suspended,
         TerminatedException as TerminatedException, TinygenError as TinygenError, ToolError as ToolError,
         ToolException as ToolException, ToolExecutionException as ToolExecutionException,
         ToolNotFoundException as ToolNotFoundException, UndeliverableException as UndeliverableException,
@@ -190,9 +193,6 @@ if TYPE_CHECKING:
         MessageFactory as MessageFactory, StructuredMessageFactory as StructuredMessageFactory,
         extract_json_from_str as extract_json_from_str,
     )
-    from .providers import (
-        register_component as register_component,
-    )
     from .records import (
         Record as Record,
     )
@@ -282,6 +282,7 @@ else:
         "code_executors": "CodeExecutor CommandLineCodeResult LocalCommandLineCodeExecutor",
         "coder": "ApprovalFuncType ApprovalRequest ApprovalResponse CodeExecutorAgent",
         "component": "Component ComponentBase ComponentType",
+        "component_names": "register_component",
         "conditions": (
             "AndTerminationCondition ExternalTermination FunctionCallTermination FunctionalTermination "
             "HandoffTermination MaxMessageTermination OrTerminationCondition SourceMatchTermination "
@@ -296,8 +297,7 @@ else:
             "IncompleteResponse InvalidToolArgumentsException LimitReached MessageDroppedException MessageTimeout "
             "ModelError ModelTimeout NotAccessibleError Overloaded ProtocolError RateLimitError RequestError "
             "ResponseTooLarge RunDiverged RunStopped ServerError StateError Suspended TerminatedException "
-            "TinygenError ToolError ToolException ToolExecutionException ToolNotFoundException "
-            "UndeliverableException"
+            "TinygenError ToolError ToolException ToolExecutionException ToolNotFoundException UndeliverableException"
         ),
         "event_log": (
             "EVENT_LOGGER_NAME TRACE_LOGGER_NAME AgentConstructionExceptionEvent DeliveryStage LLMCallEvent "
@@ -340,7 +340,6 @@ else:
         "models.wrappers": "FallbackClient LoadBalancingClient",
         "monitoring": "DeadLetter MessageTrace RuntimeStatistics",
         "ported": "MessageFactory StructuredMessageFactory extract_json_from_str",
-        "providers": "register_component",
         "records": "Record",
         "routed": "ClosureAgent ClosureContext RoutedAgent event message_handler rpc",
         "run": "run_scope",

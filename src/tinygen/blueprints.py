@@ -23,6 +23,7 @@ from dataclasses import field
 
 from . import codec
 from .component import Component
+from .component_names import class_names, find, provider_of, registered_function
 from .errors import (
     ComponentError,
     ComponentTypeError,
@@ -32,7 +33,6 @@ from .errors import (
     EncodeError,
     did_you_mean,
 )
-from .providers import class_names, find, provider_of, registered_function
 from .records import Record
 
 TYPE_CHECKING = False
