@@ -161,6 +161,15 @@ def test_every_module_has_a_place_in_the_rows() -> None:
     assert {room(file) for file in sources()} - known == set()
 
 
+def test_the_way_through_the_house_passes_every_room_once() -> None:
+    guide = (ROOT / "docs" / "design.md").read_text(encoding="utf-8").split("## A way through it")[1].split("\n## ")[0]
+    rows = [line.split("|")[2] for line in guide.splitlines() if line.startswith("| ")][1:]
+
+    passed = sorted(name for row in rows for name in re.findall(r"`(\w+)/?`", row))
+
+    assert passed == sorted({room(file) for file in sources()} - {"__init__", "ext"})
+
+
 def test_imports_run_downwards_or_to_the_left() -> None:
     place = {name: (row, column) for row, names in enumerate(ROWS) for column, name in enumerate(names.split())}
 
