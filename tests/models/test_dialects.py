@@ -359,6 +359,17 @@ def test_the_tool_to_call_is_named_as_it_is_sent() -> None:
     assert ask.choice == {"name": "a_b"}
 
 
+def test_past_calls_of_a_tool_are_named_as_it_is_sent() -> None:
+    talk = [user(), calls("1", name="a.b"), results("1", name="a.b"), calls("2", name="a_b"), results("2", name="a_b")]
+
+    ask, names = with_fitting_names(replace(ask_with("a_b", "a.b"), messages=talk), OPENAI)
+
+    fitted = normalise(ask.messages, OPENAI)
+    sent = [part.name for message in fitted[1:] for part in message.content]  # type: ignore[union-attr]
+    assert sent == ["a_b_2", "a_b_2", "a_b", "a_b"] and names == {"a_b_2": "a.b"}
+    assert ask.messages[3] is talk[3]
+
+
 # --- arguments, fields, schemas
 
 

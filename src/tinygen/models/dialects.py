@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
+from ..messages import AssistantMessage, FunctionExecutionResultMessage
 from .schemas import ANY, SchemaRules, fitted
 
 TYPE_CHECKING = False
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any, Literal
 
+    from ..messages import LLMMessage
     from .asks import Ask
 
 
@@ -288,4 +290,17 @@ def with_fitting_names(ask: Ask, dialect: Dialect) -> tuple[Ask, dict[str, str]]
     choice: Any = ask.choice
     if isinstance(choice, dict):
         choice = {**choice, "name": sent[choice["name"]]}
-    return replace(ask, tools=tools, choice=choice), {fits: name for fits, name in given.items() if fits != name}
+    # conversations give each name the form that fits; calls of a tool which could not have that are renamed here
+    odd = {name: fits for name, fits in sent.items() if fits != fitted_name(name, dialect.tool_name)}
+    messages = [_renamed(message, odd) for message in ask.messages] if odd else ask.messages
+    asked = replace(ask, messages=messages, tools=tools, choice=choice)
+    return asked, {fits: name for fits, name in given.items() if fits != name}
+
+
+def _renamed(message: LLMMessage, sent: Mapping[str, str]) -> LLMMessage:
+    """The message, its calls and results under the names that those tools are sent under."""
+    parts: Any = message.content if isinstance(message, (AssistantMessage, FunctionExecutionResultMessage)) else None
+    if not isinstance(parts, list):
+        return message
+    renamed = [replace(part, name=sent[part.name]) if getattr(part, "name", None) in sent else part for part in parts]
+    return message if renamed == parts else message.model_copy(update={"content": renamed})
