@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -210,6 +211,33 @@ def test_a_fork_does_not_use_the_connections_of_its_parent(tmp_path: Path) -> No
 
     assert status == 0
     assert (store.get("x"), store.get("y")) == (1, 2)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_fork_waits_for_the_threads_that_its_child_does_not_have(tmp_path: Path) -> None:
+    store = SQLiteCacheStore[Any](tmp_path / "a.sqlite3")
+    store.set("x", 1)
+    writer = sqlite3.connect(tmp_path / "a.sqlite3", isolation_level=None, check_same_thread=False)
+    writer.execute("BEGIN IMMEDIATE")
+    thread = threading.Thread(target=store.set, args=("x", 2))
+    thread.start()  # waits for the writer, holding the lock of those who write
+    while not store._locks[1].locked():
+        thread.join(0.001)
+    threading.Timer(0.1, writer.execute, ["COMMIT"]).start()
+
+    if not (child := os.fork()):
+        signal.alarm(10)
+        try:
+            store.set("y", store.get("x"))
+            os._exit(0)
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    thread.join(5)
+
+    assert (status, store.get("x"), store.get("y")) == (0, 2, 2)
+    writer.close()
 
 
 def test_a_file_that_is_something_else_is_refused_by_its_name(tmp_path: Path) -> None:

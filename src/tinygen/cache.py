@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import threading
+from functools import cache
 from inspect import isawaitable, iscoroutinefunction
+from weakref import WeakSet
 
 from . import codec
 from .component import Component
@@ -70,7 +72,8 @@ class InMemoryStore(Component, Generic[T]):
 class SQLiteCacheStore(Component, Generic[T]):
     """A `CacheStore` in a file, which any number of processes and threads may use at one time.
 
-    The file is made, with its folder, when it is first needed. Reading does not wait for those who write.
+    The file is made, with its folder, when it is first needed. Reading does not wait for those who write. A fork waits
+    for the threads that read or write: its child could not end what they have begun.
 
     Args:
         path: of the file, on a disk of this machine.
@@ -87,6 +90,8 @@ class SQLiteCacheStore(Component, Generic[T]):
         self._locks = threading.Lock(), threading.Lock()
         self._open: list[Any] = [None, None]  # who reads does not wait for the lock of who writes
         self._process = os.getpid()
+        _stores.add(self)
+        _hold_at_forks()
 
     def get(self, key: str, default: T | None = None) -> T | None:
         """The value kept under `key`, or `default`. Raises `DecodeError` for what this class has not kept."""
@@ -126,6 +131,30 @@ class SQLiteCacheStore(Component, Generic[T]):
 
 
 _of_parents: list[Any] = []
+_stores: WeakSet[SQLiteCacheStore[Any]] = WeakSet()
+_held: list[threading.Lock] = []  # while a process forks
+
+
+@cache
+def _hold_at_forks() -> None:
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=_before_fork, after_in_parent=_in_parent, after_in_child=_in_child)
+
+
+def _before_fork() -> None:
+    for store in list(_stores):
+        _held.extend(lock for lock in store._locks if lock.acquire(timeout=BUSY))
+
+
+def _in_parent() -> None:
+    while _held:
+        _held.pop().release()
+
+
+def _in_child() -> None:
+    _held.clear()
+    for store in list(_stores):
+        store._locks = threading.Lock(), threading.Lock()
 
 
 def _opened(path: str) -> sqlite3.Connection:
