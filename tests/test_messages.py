@@ -15,6 +15,7 @@ from tinygen import (
     AgentId,
     AssistantMessage,
     BaseChatMessage,
+    ConfigError,
     DecodeError,
     FunctionCall,
     HandoffMessage,
@@ -122,6 +123,14 @@ def test_a_record_that_another_thread_makes_for_the_first_time_too_is_made_right
     begun(second, x=2)
 
     assert second == Fresh(x=2)
+
+
+def test_a_positional_field_that_must_be_given_cannot_follow_one_that_need_not() -> None:
+    with pytest.raises(ConfigError, match="field 'b' of Pair has no default, but follows 'a'"):
+
+        class Pair(Record, kw_only=False):
+            a: int = 1
+            b: int
 
 
 def test_a_field_that_the_constructor_does_not_take_has_its_default_all_the_same() -> None:

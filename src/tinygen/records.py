@@ -39,6 +39,8 @@ else:
                 # most of the time that importing this module takes
                 dataclasses.dataclass(kw_only=kw_only, init=False, repr=False, eq=False)(cls)
                 if "__init__" not in cls.__dict__:
+                    if not kw_only:
+                        _check_order(cls)
                     cls.__init__ = _first_init(cls)
             elif getattr(cls.__init__, "generated", False):
                 cls.__init__ = _first_init(cls)  # its own, so that errors name this class
@@ -52,6 +54,22 @@ else:
                     declared = cls.type  # a field of the base: what instances carry, and so where they are found again
             registry.setdefault(declared, WeakSet()).add(cls)
             registry.declarations += 1
+
+
+def _check_order(cls: Any) -> None:
+    """Raise `ConfigError` if an argument that must be given follows one that need not."""
+    optional = None
+    for each in dataclasses.fields(cls):
+        if each.init and each.kw_only is not True:
+            if each.default is not dataclasses.MISSING or each.default_factory is not dataclasses.MISSING:
+                optional = each.name
+            elif optional is not None:
+                from .errors import ConfigError
+
+                raise ConfigError(
+                    f"the field {each.name!r} of {cls.__name__} has no default, but follows {optional!r}, which has "
+                    "one; give it one, put it first, or leave out kw_only=False"
+                )
 
 
 def _first_init(cls: Any) -> Any:
