@@ -118,6 +118,19 @@ def test_two_classes_of_one_name_are_only_an_error_when_one_must_be_chosen(regis
         registry.deserialize(b'{"x": 1}', type_name="Point")
 
 
+async def test_agents_that_take_classes_of_one_name_make_that_name_ambiguous() -> None:
+    runtime = Runtime()
+    for cls in (Point, make_dataclass("Point", [("y", int)]), Point):
+
+        async def closure(agent: Any, message: Any, ctx: MessageContext) -> None: ...
+
+        closure.__annotations__["message"] = cls
+        await ClosureAgent.register_closure(runtime, f"agent{len(runtime.statistics().agent_types)}", closure)
+
+    with pytest.raises(DecodeError, match="2 classes go by the name 'Point'"):
+        runtime.serializers.deserialize(b'{"y": 1}', type_name="Point")
+
+
 @pytest.mark.parametrize("agent", [TakesPlain, TakesHolds])
 async def test_registration_with_a_message_that_cannot_be_carried_leaves_nothing(agent: type[RoutedAgent]) -> None:
     runtime = Runtime()

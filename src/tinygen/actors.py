@@ -502,7 +502,7 @@ def serializers_of(classes: Collection[Class], runtime: AgentRuntime) -> list[Me
         return []
     from .serialization import JsonMessageSerializer
 
-    return [JsonMessageSerializer(each) for each in classes if not runtime.serializers.is_registered(each.__name__)]
+    return [JsonMessageSerializer(each) for each in classes if not runtime.serializers.carries(each)]
 
 
 def _subscriptions(agent_type: str, topics: Sequence[str], direct: bool) -> list[Subscription]:

@@ -101,6 +101,11 @@ class SerializationRegistry:
     def is_registered(self, type_name: str, data_content_type: str = JSON_DATA_CONTENT_TYPE) -> bool:
         return (type_name, data_content_type) in self._known
 
+    def carries(self, cls: type[Any]) -> bool:
+        """Whether messages of this class need no other serializer: one of the program's own may be for any class."""
+        known = self._known.get((cls.__name__, JSON_DATA_CONTENT_TYPE), ())
+        return any(not isinstance(each, JsonMessageSerializer) or each._cls is cls for each in known)
+
     def type_name(self, message: Any) -> str:
         """By which name messages of this type are known."""
         return message.type_name if isinstance(message, UnknownPayload) else type(message).__name__
