@@ -674,6 +674,37 @@ async def test_a_token_stops_the_handlers_of_an_event(strict_runtime: Runtime) -
     assert blocked.cancelled == 1
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="tasks do not tell there who has cancelled them")
+async def test_a_handler_of_an_event_that_ends_as_if_cancelled_is_a_failure(strict_runtime: Runtime) -> None:
+    await put(strict_runtime, "fails", fail, topic="news")
+    strict_runtime.start()
+    await strict_runtime.publish_message(asyncio.CancelledError(), TOPIC)
+
+    with pytest.raises(UndeliverableException, match="for topic 'news/here' was not handled to its end"):
+        await strict_runtime.stop_when_idle()
+
+    assert [letter.recipient for letter in strict_runtime.dead_letters] == [AgentId("fails", "here")]
+
+
+async def test_a_handler_that_sees_the_cancellation_before_it_is_cancelled_is_no_failure(
+    strict_runtime: Runtime,
+) -> None:
+    token = CancellationToken()
+
+    async def cancels(agent: Does, message: Any, ctx: MessageContext) -> None:
+        thread = threading.Thread(target=token.cancel)  # which the event loop learns of later
+        thread.start()
+        thread.join()
+        raise asyncio.CancelledError
+
+    await put(strict_runtime, "d", cancels, topic="news")
+    strict_runtime.start()
+    await strict_runtime.publish_message(1, TOPIC, cancellation_token=token)
+    await strict_runtime.stop_when_idle()
+
+    assert token.is_cancelled() and not strict_runtime.dead_letters
+
+
 async def test_cancellation_goes_through_a_chain_of_agents(runtime: Runtime) -> None:
     blocked = Blocked()
     end = await put(runtime, "end", blocked)

@@ -14,7 +14,8 @@ Interventions run at the sender, before anything else, and for answers in the ha
 watch over slow handlers cost nothing while nobody asks for them.
 
 Not guaranteed: the order of messages from different senders; that a handler lets itself be cancelled; that a handler
-which never gives the event loop back is reported before it does.
+which never gives the event loop back is reported before it does; that one which ends an event with a CancelledError of
+its own is reported on Python 3.10, which does not tell whether a task was cancelled from outside.
 """
 
 from __future__ import annotations
@@ -336,6 +337,9 @@ class SingleThreadedAgentRuntime(Population):
         if task.cancelled():
             if envelope.reply is not None:
                 envelope.reply.cancel()
+            elif not _was_cancelled(task, envelope):
+                problem = f"{envelope} was not handled to its end: CancelledError was raised though nobody cancelled it"
+                self._failures.add(UndeliverableException(problem), envelope, agent_id)
         elif (error := task.exception()) is not None:
             self._not_handled(envelope, agent_id, error)
         if self._boxes and (box := self._boxes.get(agent_id)) is not None:
@@ -587,6 +591,15 @@ class SingleThreadedAgentRuntime(Population):
 def _not_cancelled(token: CancellationToken | None) -> None:
     if token is not None and token.is_cancelled():
         raise asyncio.CancelledError("the message's token was cancelled before it was sent")
+
+
+def _was_cancelled(task: asyncio.Task[Any], event: Envelope) -> bool:
+    """Whether somebody has cancelled the handler of an event. Called in its sender's context."""
+    here = source.get()
+    if event.is_cancelled() or (isinstance(here, Scope) and any(each.ending for each in (here.run, *here.run.around))):
+        return True
+    asked = getattr(task, "cancelling", None)
+    return asked is None or asked() > 0
 
 
 def _event_of(timer: Timer) -> Envelope:
