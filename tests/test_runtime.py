@@ -743,6 +743,30 @@ async def test_a_failure_after_the_sender_has_gone_is_told_to_the_hook() -> None
     assert told == ["late"]
 
 
+@pytest.mark.parametrize("steps", range(8))
+async def test_a_failure_reaches_the_sender_or_the_dead_letters_whenever_that_is_cancelled(
+    runtime: Runtime, steps: int
+) -> None:
+    begun = 0
+
+    async def fails(agent: Does, message: Any, ctx: MessageContext) -> None:
+        nonlocal begun
+        begun += 1
+        raise ValueError("lost")
+
+    agent = await put(runtime, "d", fails)
+    runtime.start()
+    sending = asyncio.ensure_future(runtime.send_message(1, agent))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    sending.cancel()
+    await asyncio.wait({sending})
+    await runtime.stop_when_idle()
+
+    raised = 0 if sending.cancelled() else 1
+    assert [str(letter.error) for letter in runtime.dead_letters] == ["lost"] * (begun - raised)
+
+
 async def test_a_handler_that_answers_in_spite_of_its_cancellation_is_not_heard(runtime: Runtime) -> None:
     began = asyncio.Event()
 

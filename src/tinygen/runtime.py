@@ -129,9 +129,11 @@ class SingleThreadedAgentRuntime(Population):
         self._post(envelope, loop)
         try:
             return await reply
-        except BaseException:  # raised again; a handler nobody waits for any more is not left running
+        except BaseException as raised:  # raised again; a handler nobody waits for any more is not left running
             if envelope.task is not None:
                 envelope.task.cancel()
+            elif envelope.reply is None:
+                self._unheard(reply, raised, envelope)
             raise
         finally:
             if timer is not None:
@@ -374,6 +376,12 @@ class SingleThreadedAgentRuntime(Population):
             reply.set_exception(error)
         elif not reply.get_loop().is_closed():
             reply.get_loop().call_soon_threadsafe(_fail, reply, error)
+
+    def _unheard(self, reply: asyncio.Future[Any], raised: BaseException, envelope: Envelope) -> None:
+        """Report what a handler failed with, if something else was `raised` at the sender in the meantime."""
+        error = reply.exception() if reply.done() and not reply.cancelled() else None
+        if error is not None and error is not raised:
+            self._failures.report(error, envelope, envelope.recipient)
 
     # --- starting and stopping
 
