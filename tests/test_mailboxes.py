@@ -219,6 +219,23 @@ async def test_a_request_that_timed_out_waits_for_nobody(runtime: Runtime) -> No
     await runtime.stop_when_idle()
 
 
+async def test_a_request_that_timed_out_leaves_the_mailbox(runtime: Runtime) -> None:
+    blocked = Blocked()
+    agent = await put(runtime, "s", blocked, cls=OneAtATime)
+    runtime.start()
+    sending = asyncio.ensure_future(runtime.send_message(1, agent))
+    await blocked.began.wait()
+    waiting = asyncio.ensure_future(runtime.send_message(2, agent))
+    for _ in range(3):
+        with pytest.raises(MessageTimeout):
+            await runtime.send_message("late", agent, timeout=0)
+    held = runtime.unprocessed_messages_count
+    blocked.go.set()
+
+    assert (held, await sending, await waiting) == (1, 1, 2)
+    await runtime.stop_when_idle()
+
+
 async def test_a_request_that_a_stop_has_answered_waits_for_nobody(runtime: Runtime) -> None:
     a_goes_on, b_goes_on = Blocked(), Blocked()
 

@@ -159,12 +159,20 @@ class Mailbox:
                 return following
         return None
 
+    def drop(self, envelope: Envelope) -> None:
+        """Take out a message if it waits here."""
+        for at, (each, _) in enumerate(self.waiting):
+            if each is envelope:
+                self._pop(at)
+                return
+
     def clear(self) -> list[Envelope]:
         """Take out all that waits."""
         return [self._pop() for _ in range(len(self.waiting))]
 
-    def _pop(self) -> Envelope:
-        envelope, asking = self.waiting.popleft()
+    def _pop(self, at: int = 0) -> Envelope:
+        envelope, asking = self.waiting[at]
+        del self.waiting[at]
         for turn in asking:
             turn.asks.remove((self, envelope))
         return envelope

@@ -129,11 +129,13 @@ class SingleThreadedAgentRuntime(Population):
         self._post(envelope, loop)
         try:
             return await reply
-        except BaseException as raised:  # raised again; a handler nobody waits for any more is not left running
+        except BaseException as raised:  # raised again; what nobody waits for any more is not left running, or waiting
             if envelope.task is not None:
                 envelope.task.cancel()
             elif envelope.reply is None:
                 self._unheard(reply, raised, envelope)
+            elif (box := self._boxes.get(recipient)) is not None:
+                box.drop(envelope)
             raise
         finally:
             if timer is not None:
