@@ -635,6 +635,18 @@ def test_a_secret_the_program_allowed_is_read(monkeypatch: Any) -> None:
     assert loaded.dump_component().config["api_key"] == {"env": "TEAM_KEY"}
 
 
+def test_keys_and_tokens_in_the_environment_of_an_executor_are_written_as_variables(monkeypatch: Any) -> None:
+    monkeypatch.setenv("GITHUB_TOKEN", "canary-1")
+    monkeypatch.setenv("OPENAI_KEY", "canary-2")
+    allow_secrets("GITHUB_TOKEN", "OPENAI_KEY")
+    env = {"GITHUB_TOKEN": "canary-1", "OPENAI_KEY": "canary-2", "MODE": "fast", "max_token": "7"}
+
+    made = LocalCommandLineCodeExecutor(env=env).dump_component()
+
+    assert "canary" not in made.model_dump_json() and made.config["env"]["MODE"] == "fast"
+    assert LocalCommandLineCodeExecutor.load_component(made).dump_component() == made
+
+
 def test_the_environment_is_read_for_secrets_only(monkeypatch: Any) -> None:
     monkeypatch.setenv("PRIVATE", "canary")
 

@@ -415,11 +415,12 @@ _SECRET = re.compile(
     r"api_?key|secret|password|passphrase|authorization|cookie|credential|"
     r"^token$|(auth|access|ad|api|bearer|refresh|session)_token$"
 )
+_SECRET_VARIABLE = re.compile(r"[A-Z0-9_]+_(KEY|TOKEN)")  # as names of environment variables are written
 _WITH_PASSWORD = re.compile(r"([a-z][a-z0-9+.-]*://)[^/\s@]*:[^/\s@]+@", re.IGNORECASE)
 
 
 def _is_secret(name: str) -> bool:
-    return _SECRET.search(name.lower().replace("-", "_")) is not None
+    return _SECRET_VARIABLE.fullmatch(name) is not None or _SECRET.search(name.lower().replace("-", "_")) is not None
 
 
 def _variable_of(secret: str, default: str) -> str:
