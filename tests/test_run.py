@@ -434,6 +434,16 @@ async def test_what_cannot_be_sent_to_a_run_is_refused_at_once() -> None:
         handle.send("too late")
 
 
+async def test_what_is_sent_when_the_end_of_a_run_was_told_is_refused() -> None:
+    handle = RoundRobinGroupChat([speaker("a")], max_turns=1).start(task="x")
+    async for event in handle:
+        if (event.kind, event.phase) == ("run", "end"):
+            break
+    with pytest.raises(ConfigError, match="has ended"):
+        handle.send("too late")
+    await handle
+
+
 async def test_every_event_that_starts_ends_also_when_the_run_is_cut_short() -> None:
     released = asyncio.Event()
 

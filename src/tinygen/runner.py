@@ -397,7 +397,7 @@ class RunHandle:
         """
         if not self._runner.takes_turns:
             raise ConfigError(f"{self._runner.name!r} is an agent, and hears nothing while it answers; give it a task")
-        if self.done:
+        if self.done or (self._run is not None and self._run.over):
             raise ConfigError(f"the run of {self._runner.name!r} has ended, and hears nothing any more")
         messages = as_messages(message)
         self._tell(lambda run: run.inbox.extend(messages))
