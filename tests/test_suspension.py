@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agents_for_tests import Counter, speaker
+from agents_for_tests import Counter, echo, speaker
 from tinygen import (
     AssistantAgent,
     AssistantMessage,
@@ -23,6 +23,7 @@ from tinygen import (
     MemoryContent,
     ReplayChatCompletionClient,
     ReplayRequest,
+    Response,
     RoundRobinGroupChat,
     RunDiverged,
     RunLimits,
@@ -532,3 +533,21 @@ async def test_two_can_go_on_from_one_saved_run_side_by_side_in_one_runtime() ->
 
     assert await asyncio.gather(branch("yes"), branch("no")) == [["go", "yes", "a"], ["go", "no", "a"]]
     await runtime.close()
+
+
+async def test_a_question_that_a_member_of_an_inner_team_swallows_suspends_before_the_next_member_speaks() -> None:
+    class Swallows(Counter):
+        async def on_messages(self, messages: Any, cancellation_token: Any) -> Any:
+            try:
+                answer = await approved("go")
+            except BaseException:
+                answer = "nobody answers"
+            return Response(chat_message=TextMessage(content=answer, source=self.name))
+
+    inner = RoundRobinGroupChat([Swallows("a"), AssistantAgent("b", ReplayChatCompletionClient(echo))], max_turns=2)
+    team = RoundRobinGroupChat([inner], max_turns=1)
+    result = await team.run(task="x")
+    assert (result.stop_reason, result.usage.model_calls) == ("input required", 0)
+
+    team.answer(result.pending[0].id, "yes")
+    assert [text for _, _, text in said(await team.run())] == ["x", "go: yes", "go: yes"]

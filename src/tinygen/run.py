@@ -385,10 +385,12 @@ class Run:
             raise asyncio.CancelledError
 
     def interrupted(self, by: BaseException) -> None:
-        """Remember, for `check`, what cannot go on: the run whose limit was reached, otherwise the outermost one."""
+        """Remember, for `check`, what cannot go on: the runs within the one whose limit was reached, otherwise all."""
         ledger = getattr(by, "ledger", None)
-        run = next((run for run in (self, *self.around) if run.ledger is ledger), self.outermost)
-        run._interrupt = run._interrupt or by
+        for run in (self, *self.around):
+            run._interrupt = run._interrupt or by
+            if run.ledger is ledger:
+                break
 
     def enter(self, place: str) -> None:
         """Work at this place of the run from here on; for the task of its work."""
