@@ -254,3 +254,16 @@ async def test_effects_of_a_users_own_are_logged_where_they_can_be_and_break_not
     assert [(event.tool_name, event.arguments, event.result) for event in told] == [
         ("mine", {"request": "a request"}, "x")
     ]
+
+
+async def test_a_call_whose_start_was_not_heard_is_logged_without_arguments() -> None:
+    async def answer() -> str:
+        return "x"
+
+    heard: list[Any] = []
+    with listen(heard.append):
+        await effect("tool", {"arguments": "{}"}, answer, name="mine")
+    told: list[Any] = []
+    LogEventReader(told.append)(heard[-1])
+
+    assert [(event.arguments, event.result) for event in told] == [({}, "x")]

@@ -193,7 +193,7 @@ class LogEventReader:
         return LLMCallEvent(messages=_data(start["request"]["messages"]), **told)
 
     def _tool_end(self, event: Event) -> LogEvent:
-        agent, request, result = self.agent_of(event), self.started(event).get("request"), event.data.get("result")
+        agent, request, result = self.agent_of(event), self.started(event).get("request", {}), event.data.get("result")
         arguments = request.get("arguments", "{}") if isinstance(request, dict) else {"request": _data(request)}
         return ToolCallEvent(
             tool_name=event.name,
