@@ -259,6 +259,15 @@ def test_a_first_member_that_cannot_hand_over_is_refused() -> None:
         Swarm([speaker("a"), member("b")])
 
 
+async def test_a_swarm_with_another_idea_of_who_can_be_in_it_begins_with_the_first_all_the_same() -> None:
+    class Anybody(Swarm):
+        def check_members(self) -> None:
+            pass
+
+    result = await Anybody([speaker("a"), member("b")], max_turns=1).run(task="go")
+    assert result.messages[-1].source == "a"
+
+
 def test_a_handoff_that_leads_nowhere_is_found_before_the_run() -> None:
     sound = Swarm([member("a", handoffs=["b", "user"]), member("b", handoffs=["user"])], termination_condition=human())
     wrong = Swarm([member("a", handoffs=["bob"]), speaker("bab")], termination_condition=human())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from . import codec
 from .agents import BaseChatAgent
 from .conditions import HandoffTermination
@@ -33,8 +35,11 @@ class Swarm(BaseGroupChat):
     """
 
     manager_name = "SwarmGroupChatManager"
-    _speaker: str
     _left_to: HandoffMessage | None = None  # who is not here; of this run only
+
+    @cached_property
+    def _speaker(self) -> str:
+        return self._names[0]
 
     async def conduct(self, floor: Floor) -> Sequence[str]:
         handoff = self._left_to
@@ -47,7 +52,6 @@ class Swarm(BaseGroupChat):
 
     def check_members(self) -> None:
         first = self._participants[0]
-        self._speaker = first.name
         produced = first.produced_message_types if isinstance(first, BaseChatAgent) else (HandoffMessage,)
         if not any(issubclass(kind, HandoffMessage) for kind in produced):
             raise ConfigError(
