@@ -421,6 +421,15 @@ async def test_a_workbench_that_changes_its_list_is_read_again() -> None:
     assert [len(asked.tools) for asked in client.create_calls] == [1, 2]
 
 
+async def test_a_workbench_that_can_be_iterated_over_is_one_workbench() -> None:
+    class Named(StaticWorkbench):
+        def __iter__(self) -> Any:
+            return iter(["add"])
+
+    result = await AssistantAgent("a", model([call()]), workbench=Named([add])).run(task="q")
+    assert result.messages[-1].to_text() == "3"
+
+
 async def test_any_stream_workbench_streams() -> None:
     class Own(StreamWorkbench):
         async def list_tools(self) -> list[Any]:

@@ -80,7 +80,8 @@ class Toolbox:
         made = [as_tool(tool, f"tools[{at}] of {agent!r}") for at, tool in enumerate(tools or ())]
         self.workbenches: list[Workbench]
         if workbench is not None:
-            self.workbenches = list(workbench) if hasattr(workbench, "__iter__") else [workbench]
+            alone = isinstance(workbench, Workbench) or not hasattr(workbench, "__iter__")
+            self.workbenches = [workbench] if alone else list(workbench)  # type: ignore[list-item, arg-type]
             for each in self.workbenches:
                 if not isinstance(each, Workbench):
                     raise ConfigError(f"workbench of {agent!r} must be a Workbench or several, not {each!r:.80}")
