@@ -139,9 +139,10 @@ class BaseTool(Component, Generic[ArgsT, ReturnT]):
     def _decoded(self, args: Mapping[str, Any]) -> ArgsT:
         told: Any = self.schema.get("parameters", {})
         if isinstance(args, dict) and told.get("additionalProperties") is False:  # which pydantic would pass over
-            for key in args.keys() - told["properties"].keys():
-                hint = did_you_mean(str(key), told["properties"])
-                raise DecodeError("arguments", f"unexpected key {key!r:.80}{hint}")
+            for key in args:
+                if key not in told["properties"]:
+                    hint = did_you_mean(str(key), told["properties"])
+                    raise DecodeError("arguments", f"unexpected key {key!r:.80}{hint}")
         return codec.decode(self._args_type, args, mode="arguments", path="arguments")  # type: ignore[no-any-return]
 
     def _parameters(self) -> Any:

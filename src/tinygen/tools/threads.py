@@ -36,7 +36,7 @@ async def run_in_thread(func: Callable[..., T], /, *args: Any, **kwargs: Any) ->
         await call.future
     except asyncio.CancelledError:
         scope = current_scope()
-        if scope is not None:
+        if scope is not None and call.future.cancelled():  # else it has ended just now
             call.left = scope.run.leave(f"thread of {getattr(func, '__qualname__', type(func).__name__)}")
         raise
     return call.result()  # type: ignore[no-any-return]
