@@ -43,6 +43,7 @@ from tinygen import (
     run_scope,
     suspend,
 )
+from tinygen.limits import MANY, Ledger
 from tinygen.models import ModelInfo, permissive
 from tinygen.run import current_scope
 from tinygen.usage import PartUsage, cost_of
@@ -165,6 +166,20 @@ async def test_what_is_used_inside_of_a_tool_is_told_under_its_name() -> None:
 
 
 # --- prices
+
+
+def test_a_run_without_turns_keeps_no_list_of_all_that_it_ever_asked() -> None:
+    ledger = Ledger()
+    ledger.charge(RequestUsage(1, 1), 0.5, "a", "first")
+    ledger.settle()
+    for _ in range(10_000):
+        ledger.admit("tool", name="t")
+        ledger.charge(RequestUsage(1, 2), 0.5, "a", "m")
+    usage = ledger.usage()
+
+    assert len(ledger.kept) <= MANY
+    assert (usage.by_model["m"].calls, usage.by_tool["t"].calls, usage.by_model["m"].cost) == (10_000, 10_000, 5_000)
+    assert [charge.model for charge in ledger.charges(settled=True)] == ["first"]
 
 
 def test_the_cached_part_of_a_prompt_is_charged_at_its_price() -> None:

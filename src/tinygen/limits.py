@@ -59,7 +59,7 @@ class Ledger:
         tool: the tool whose call this counts.
     """
 
-    __slots__ = (*COUNTED, "above", "kept", "limits", "mark", "tool", "unpriced")
+    __slots__ = (*COUNTED, "above", "kept", "limits", "mark", "room", "tool", "unpriced")
 
     def __init__(self, limits: RunLimits | None = None, parent: Ledger | None = None, tool: str = "") -> None:
         self.limits = limits or NO_LIMITS
@@ -67,6 +67,7 @@ class Ledger:
         self.tool = tool
         self.kept: list[tuple[Key, RequestUsage, float | None, int]] = []  # each with its cost and its calls
         self.mark = 0  # how many of them are settled
+        self.room = MANY  # how many there may be
         self.unpriced = False  # whether something was charged whose price is not known
         self.prompt_tokens = self.completion_tokens = 0
         self.model_calls = self.tool_calls = self.messages = 0
@@ -92,6 +93,8 @@ class Ledger:
             elif kind == "tool":
                 ledger.tool_calls += 1
                 ledger.kept.append((("", "", tools), _NO_TOKENS, 0.0, 1))
+                if len(ledger.kept) > ledger.room:
+                    ledger._sum_up(ledger.mark)
                 if ledger.tool:
                     tools = (ledger.tool, *tools)
 
@@ -106,13 +109,15 @@ class Ledger:
             else:
                 ledger.cost += cost
             ledger.kept.append(((agent, model, tools), usage, cost, 1))
+            if len(ledger.kept) > ledger.room:
+                ledger._sum_up(ledger.mark)
             if ledger.tool:
                 tools = (ledger.tool, *tools)
 
     def settle(self) -> None:
         """All that was charged so far stays."""
         if len(self.kept) > MANY:
-            self.kept = [(key, part, part.cost, part.calls) for key, part in self._parts(self.kept).items()]
+            self._sum_up(0)
         self.mark = len(self.kept)
 
     def counts(self) -> list[float]:
@@ -151,6 +156,11 @@ class Ledger:
         usage.cost = None if self.unpriced else self.cost
         divide(usage, self.kept)
         return usage
+
+    def _sum_up(self, start: int) -> None:
+        """Let one charge stand for all of its key, from this one on."""
+        self.kept[start:] = [(key, part, part.cost, part.calls) for key, part in self._parts(self.kept[start:]).items()]
+        self.room = max(MANY, 2 * len(self.kept))
 
     @staticmethod
     def _parts(charges: Sequence[tuple[Key, RequestUsage, float | None, int]]) -> dict[Key, PartUsage]:
