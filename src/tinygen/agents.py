@@ -439,22 +439,20 @@ def saved_of(parts: Sequence[Any], state: Mapping[str, Any], key: str) -> list[t
     return list(zip(parts, states))
 
 
-def expect_state(state: Any, type_name: str, *keys: str, needed: str = "", path: str = "$") -> Mapping[str, Any]:
-    """Check the head of a state: its type, its version, and its keys. Raises `StateError`.
+def expect_state(state: Any, type_name: str, *keys: str, needed: str | None = None) -> Mapping[str, Any]:
+    """Check the head of a state: its type, its version, and its keys, of which it must have `needed`.
 
-    Args:
-        keys: those it may have; `needed` is one that it must have.
-        path: where it stands in the whole.
+    Raises `StateError`.
     """
     if not isinstance(state, dict):
-        raise StateError(path, f"expected an object with the state of a {type_name}, not {state!r:.80}")
+        raise StateError("$", f"expected an object with the state of a {type_name}, not {state!r:.80}")
     if state.get("type", type_name) != type_name:
-        raise StateError(f"{path}.type", f"expected {type_name!r}, not {state['type']!r:.80}")
+        raise StateError("$.type", f"expected {type_name!r}, not {state['type']!r:.80}")
     if state.get("version", "1.0.0") != "1.0.0":
-        raise StateError(f"{path}.version", f"this version of tinygen reads '1.0.0', not {state['version']!r:.80}")
+        raise StateError("$.version", f"this version of tinygen reads '1.0.0', not {state['version']!r:.80}")
     for key in state:
         if key not in keys and key not in ("type", "version", "suspended", needed):
-            raise StateError(path, f"unknown key {key!r:.80} in the state of a {type_name}")
-    if needed and needed not in state:
-        raise StateError(path, f"{needed!r} is missing")
+            raise StateError("$", f"unknown key {key!r:.80} in the state of a {type_name}")
+    if needed is not None and needed not in state:
+        raise StateError("$", f"{needed!r} is missing")
     return state
