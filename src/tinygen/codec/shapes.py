@@ -151,13 +151,21 @@ def _frame_names(owner: Any) -> dict[str, Any]:
 
 
 _CLASSES: dict[Any, str] = {
-    **{None: "none", type(None): "none", object: "any", bool: "bool", int: "int", float: "float", str: "str"},
-    **{timedelta: "duration", **dict.fromkeys((datetime, date, time, bytes), "text")},
+    None: "none",
+    type(None): "none",
+    object: "any",
+    bool: "bool",
+    int: "int",
+    float: "float",
+    str: "str",
+    timedelta: "duration",
+    **dict.fromkeys((datetime, date, time, bytes), "text"),
 }
 _CONTAINERS: dict[Any, str] = {
     **dict.fromkeys((list, abc.Sequence, abc.MutableSequence, abc.Collection, abc.Iterable), "list"),
     **dict.fromkeys((set, abc.Set, abc.MutableSet), "set"),
-    **{frozenset: "frozenset", tuple: "tuple"},
+    frozenset: "frozenset",
+    tuple: "tuple",
     **dict.fromkeys((dict, abc.Mapping, abc.MutableMapping), "dict"),
 }
 _QUALIFIERS = ("Required", "NotRequired", "ReadOnly", "Final", "ClassVar")
