@@ -750,6 +750,29 @@ async def test_every_run_around_it_names_a_thread_until_it_ends() -> None:
         await asyncio.sleep(0)
 
 
+async def test_a_run_does_not_name_what_a_run_within_left_behind_and_has_ended_by_then() -> None:
+    release = asyncio.Event()
+
+    async def deaf() -> None:
+        while not release.is_set():
+            try:
+                await release.wait()
+            except asyncio.CancelledError:
+                pass
+
+    async def inside(run: Run) -> None:
+        run.spawn(deaf(), "deaf", run.scope)
+        await asyncio.sleep(0)  # it begins
+
+    async def body(run: Run) -> None:
+        assert (await Run("inside").start(inside)).abandoned == run.abandoned == ["deaf"]
+        release.set()
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+    assert (await Run("r").start(body)).abandoned == []
+
+
 async def test_a_run_does_not_name_a_thread_that_has_ended_by_then() -> None:
     release, ended = threading.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -302,12 +302,12 @@ class Run:
             raise
         return task.result()
 
-    def leave(self, name: str) -> Callable[[], None]:
-        """Name what is left behind, here and in the runs this one is part of. What is returned takes it back."""
+    def leave(self, name: str) -> Callable[..., None]:
+        """Name what is left behind, here and in the runs this one is part of; until what is returned is called."""
         self.abandoned.append(name)
         forget = self.outer.run.leave(name) if self.outer is not None else None
 
-        def ended() -> None:
+        def ended(*_: object) -> None:
             self.abandoned.remove(name)
             if forget is not None:
                 forget()
@@ -497,8 +497,8 @@ class Run:
                 continue  # already ending, and not for long
         for task in self.tasks:
             task.cancel()  # some may have begun only now
-        for name in sorted(self.tasks.values()):
-            self.leave(name)
+        for task in sorted(self.tasks, key=self.tasks.__getitem__):
+            task.add_done_callback(self.leave(self.tasks[task]))
         self.tasks.clear()
 
     def _cancel_token(self) -> None:
