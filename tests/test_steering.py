@@ -186,6 +186,22 @@ async def test_what_is_sent_and_does_not_fit_into_the_limit_is_heard_in_the_next
     assert member(team, "a").heard == ["go", "by the way"]
 
 
+async def test_a_policy_that_fails_at_what_is_sent_leaves_the_team_as_it_was_between_runs() -> None:
+    class Fussy(RoundRobinGroupChat):
+        def note(self, speaker: str | None, said: Any) -> None:
+            if any(message.to_text() == "by the way" for message in said):
+                raise ValueError("not this")
+
+    team = Fussy([Counter("a")], max_turns=2)
+    handle = team.start(task="go")
+    await until(handle, "a 1")
+    handle.send("by the way")
+    with pytest.raises(ValueError, match="not this"):
+        await handle
+    assert said(await team.run(task="more")) == ["more", "a 2", "a 3"]
+    assert member(team, "a").heard == ["go", "more"]
+
+
 # --- stop and cancel in the middle of a turn
 
 

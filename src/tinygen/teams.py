@@ -286,8 +286,10 @@ class BaseGroupChat(TaskRunner):
         except Suspended:
             raise
         except BaseException:
-            self._hear(run, run.inbox, False)
-            await self._at_rest()
+            try:
+                self._hear(run, run.inbox, False)
+            finally:
+                await self._at_rest()
             raise
         await self._at_rest()
         return reason
@@ -334,11 +336,11 @@ class BaseGroupChat(TaskRunner):
         if output:
             for message in messages:
                 run.emit(message)
+        if messages:
+            self.note(None, messages)  # if that fails, nobody has heard them
         for buffer in self._buffers.values():
             buffer.extend(messages)
         self._thread.extend(messages)
-        if messages:
-            self.note(None, messages)
 
     async def _take_turn(self, run: Run, seats: Seats, marks: list[Undo]) -> str | None:
         floor = Floor(self, run, marks)
