@@ -31,6 +31,7 @@ from tinygen import (
     StateError,
     Suspended,
     TaskResult,
+    TerminationCondition,
     TextMessage,
     UserProxyAgent,
     effect,
@@ -499,6 +500,27 @@ async def test_a_condition_that_waits_for_an_answer_has_nothing_said_twice(
     told = ["go", "1", "1", "2", "2"]
     assert [text for _, _, text in said(result)] == told
     assert [message.to_text() for message in team._thread] == told
+
+
+@pytest.mark.parametrize("conditions", [3, (MaxMessageTermination(9),)])
+async def test_a_condition_of_ones_own_that_waits_is_taken_back_whatever_it_calls_its_attributes(
+    conditions: Any,
+) -> None:
+    class Asks(TerminationCondition):
+        counters = ("seen",)
+        seen = 0
+
+        def __init__(self) -> None:
+            self.conditions = conditions
+
+        async def check(self, messages: Any) -> str | None:
+            self.seen += len(messages)
+            return f"seen {self.seen}" if self.seen == 2 and "yes" in await approved("stop") else None
+
+    team = RoundRobinGroupChat([speaker("a")], termination_condition=Asks(), max_turns=5)
+    question = (await team.run(task="go")).pending[0]
+    team.answer(question.id, "yes")
+    assert (await team.run()).stop_reason == "seen 2"
 
 
 async def test_what_was_sent_is_not_lost_when_a_condition_waits_for_an_answer_about_it() -> None:

@@ -473,10 +473,9 @@ def below(path: str) -> Iterator[None]:
 
 def _may_wait(condition: TerminationCondition) -> bool:
     """Whether code of the user's judges, which can ask somebody who answers later."""
-    within = getattr(condition, "conditions", None)
-    if within is not None:
-        return any(map(_may_wait, within))
-    return isinstance(condition, FunctionalTermination) or type(condition).__module__ != TerminationCondition.__module__
+    if isinstance(condition, FunctionalTermination) or type(condition).__module__ != TerminationCondition.__module__:
+        return True
+    return any(map(_may_wait, getattr(condition, "conditions", ())))
 
 
 def _check_participants(team: str, participants: Sequence[Any], manager: str) -> None:
