@@ -5,8 +5,8 @@ that call by name. Arguments that are components are documents again; functions 
 they are registered under; secrets as the names of environment variables. What none of these rules covers is refused
 when it is written, with the path of the argument; nothing is left out.
 
-Loading makes only what `providers.py` lists and what the program registered, each by its exact name. A name is never an
-import path, nothing in a document is ever executed. AutoGen's names of the same things are understood too.
+Loading makes only what `component_names.py` lists and what the program registered, each by its exact name. A name is
+never an import path, nothing in a document is ever executed. AutoGen's names of the same things are understood too.
 
 Not guaranteed: what was changed on an object after it was made is not in its document. Who can write a document chooses
 the addresses that model keys are sent to; of other secrets only those that `allow_secrets` named.
