@@ -12,14 +12,19 @@ from agents_for_tests import Failing
 from tinygen import (
     AgentId,
     AssistantAgent,
+    CancellationToken,
+    ChatCompletionClient,
+    CreateResult,
     DefaultInterventionHandler,
     DropMessage,
     FunctionCall,
     MessageContext,
     ReplayChatCompletionClient,
+    RequestUsage,
     RoundRobinGroupChat,
     RoutedAgent,
     SingleThreadedAgentRuntime,
+    TextMessage,
     TopicId,
     TypeSubscription,
     UserMessage,
@@ -158,6 +163,24 @@ async def test_a_model_called_by_itself_is_logged_once_streamed_or_not() -> None
     await ReplayChatCompletionClient(["not in the block"]).create(question)
 
     assert [type(event) for event in log.events] == [LLMCallEvent, LLMStreamStartEvent, LLMStreamEndEvent]
+
+
+async def test_a_model_of_ones_own_that_an_agent_asks_by_itself_is_logged_whatever_its_helpers_are_called() -> None:
+    class Mine(ChatCompletionClient):
+        model_info = ReplayChatCompletionClient([]).model_info  # type: ignore[assignment]
+
+        async def create(self, messages: Any, **arguments: Any) -> CreateResult:
+            return await self._create(messages)
+
+        async def _create(self, messages: Any, **arguments: Any) -> CreateResult:
+            return CreateResult(finish_reason="stop", content="hi", usage=RequestUsage(1, 1), cached=False)
+
+    logger, log = kept()
+    with log_events(logger):
+        question = TextMessage(content="q", source="user")
+        await AssistantAgent("a", Mine()).on_messages([question], CancellationToken())
+
+    assert [type(event) for event in log.events] == [LLMCallEvent]
 
 
 async def test_messages_are_logged_when_sent_delivered_and_answered() -> None:

@@ -234,7 +234,11 @@ def _is_known(client: ChatCompletionClient) -> bool:
 
 def _tells(client: ChatCompletionClient) -> bool:
     """Whether `create` of this client is an effect itself, so that another one here would be told of twice."""
-    return type(client)._create is not ChatCompletionClient._create and current_scope() is None
+    if current_scope() is not None:
+        return False
+    ours: Any = next((cls for cls in type(client).__mro__ if "_create" in vars(cls)), ChatCompletionClient)
+    # a client of the user's own may have a `_create`, too, beside a `create` that tells nobody
+    return ours is not ChatCompletionClient and ours.create is ChatCompletionClient.create
 
 
 async def ask(
