@@ -236,9 +236,10 @@ def _tells(client: ChatCompletionClient) -> bool:
     """Whether `create` of this client is an effect itself, so that another one here would be told of twice."""
     if current_scope() is not None:
         return False
-    ours: Any = next((cls for cls in type(client).__mro__ if "_create" in vars(cls)), ChatCompletionClient)
-    # a client of the user's own may have a `_create`, too, beside a `create` that tells nobody
-    return ours is not ChatCompletionClient and ours.create is ChatCompletionClient.create
+    ours: Any = type(client)
+    if ours.create is not ChatCompletionClient.create:  # the user's own, which may have a `_create` too, or one of ours
+        ours = next((cls for cls in ours.__mro__ if "_create" in vars(cls)), ChatCompletionClient)
+    return ours.create is ChatCompletionClient.create and ours._create is not ChatCompletionClient._create
 
 
 async def ask(
