@@ -284,3 +284,37 @@ async def test_saved_while_paused_it_goes_on_elsewhere_with_what_is_left_of_its_
     rest = await there.run()
     assert so_far + said(rest) == said(whole)
     assert rest.stop_reason == whole.stop_reason
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_what_was_sent_to_a_paused_run_is_saved_with_it_and_heard_elsewhere(kind: str) -> None:
+    here, there = of(kind), of(kind)
+    handle = here.start(task="go")
+    await until(handle, "a 1")
+    handle.pause()
+    handle.send("hurry")
+    await a_while()
+    so_far = said(handle._run.result(None))  # type: ignore[union-attr]
+    document = json.dumps(await here.save_state())
+    handle.resume()
+    whole = await handle
+    await there.load_state(json.loads(document))
+    assert json.dumps(await there.save_state()) == document
+    member(there, "a")._count = 1  # which it does not save
+    assert so_far + said(await there.run()) == said(whole)
+    assert "inbox" not in await there.save_state()
+
+
+async def test_a_reset_gives_up_what_was_sent_to_a_run_that_was_saved() -> None:
+    team = of("round robin")
+    handle = team.start(task="go")
+    await until(handle, "a 1")
+    handle.pause()
+    handle.send("hurry")
+    await a_while()
+    document = await team.save_state()
+    handle.cancel()
+    await asyncio.wait([handle._task])
+    await team.load_state(document)
+    await team.reset()
+    assert "hurry" not in said(await team.run(task="go"))

@@ -43,9 +43,13 @@ class SocietyOfMindAgentState(BaseState):
 
 
 class TeamState(BaseState):
-    """Of a team: a `ChatAgentContainerState` for each participant, and the state of its manager, by their names."""
+    """Of a team: a `ChatAgentContainerState` for each participant, and the state of its manager, by their names.
+
+    `inbox` is what was sent to a paused run and not heard yet; the next run hears it with its first turn.
+    """
 
     agent_states: Mapping[str, Any] = field(default_factory=dict)
+    inbox: list[Mapping[str, Any]] = field(default_factory=list, metadata=SPARSE)
 
 
 class ChatAgentContainerState(BaseState):

@@ -154,6 +154,7 @@ class BaseGroupChat(TaskRunner):
         self._emit_team_events = emit_team_events
         self._thread: list[Message] = []
         self._buffers: dict[str, list[BaseChatMessage]] = {name: [] for name in self._names}
+        self._unsaid: list[BaseChatMessage] = []  # sent to a run that was saved before it heard them: for the next one
         self._turn = 0
         self.check_members()
 
@@ -212,7 +213,7 @@ class BaseGroupChat(TaskRunner):
             await participant.reset()
         if self._termination is not None:
             await self._termination.reset()
-        self._thread, self._turn, self._suspension = [], 0, None
+        self._thread, self._unsaid, self._turn, self._suspension = [], [], 0, None
         self._buffers = {name: [] for name in self._names}
         self.set_policy_state(None)
 
@@ -258,7 +259,11 @@ class BaseGroupChat(TaskRunner):
         if self._termination is not None:
             manager["termination"] = dict(await self._termination.save_state())
         states[self.manager_name] = manager
-        return self._save_suspension({"type": "TeamState", "version": "1.0.0", "agent_states": states})
+        state = {"type": "TeamState", "version": "1.0.0", "agent_states": states}
+        live = self._live
+        if unsaid := [*self._unsaid, *(live.inbox if live is not None and live.owner is self else ())]:
+            state["inbox"] = codec.encode(unsaid)
+        return self._save_suspension(state)
 
     async def checkpoint(self) -> Undo:
         marks = [self._mark(), *[await participant.checkpoint() for participant in self._participants]]
@@ -279,15 +284,16 @@ class BaseGroupChat(TaskRunner):
         return self._participants
 
     async def _perform(self, run: Run, task: list[BaseChatMessage], output_task: bool) -> str | None:
+        run.inbox[:0], self._unsaid = self._unsaid, []
         try:
             async with Seats(self.name, self._participants, self._runtime, run) as seats:
                 reason = await run.work(self._converse(run, seats, task, output_task), f"team {self.name!r}")
-            self._hear(run, run.inbox, True)  # came too late: for the next run
+            self._hear_late(run, True)
         except Suspended:
             raise
         except BaseException:
             try:
-                self._hear(run, run.inbox, False)
+                self._hear_late(run, False)
             finally:
                 await self._at_rest()
             raise
@@ -341,6 +347,11 @@ class BaseGroupChat(TaskRunner):
         for buffer in self._buffers.values():
             buffer.extend(messages)
         self._thread.extend(messages)
+
+    def _hear_late(self, run: Run, output: bool) -> None:
+        """Let everybody hear in the next run what was sent after the last turn."""
+        self._hear(run, run.inbox, output)
+        run.inbox.clear()
 
     async def _take_turn(self, run: Run, seats: Seats, marks: list[Undo]) -> str | None:
         floor = Floor(self, run, marks)
@@ -397,18 +408,20 @@ class BaseGroupChat(TaskRunner):
     def _mark(self) -> Undo:
         """How to take back what a turn changes in the team itself."""
         thread, length, turn, policy = self._thread, len(self._thread), self._turn, self.policy_state()
-        buffers, lengths = dict(self._buffers), [*map(len, self._buffers.values())]
+        buffers, lengths, unsaid = dict(self._buffers), [*map(len, self._buffers.values())], self._unsaid
 
         async def restore() -> None:
             del thread[length:]
-            self._thread, self._turn = thread, turn
+            self._thread, self._turn, self._unsaid = thread, turn, unsaid
             self._buffers = {name: buffers[name][:until] for name, until in zip(buffers, lengths, strict=True)}
             self.set_policy_state(policy)
 
         return restore
 
     async def _load(self, state: Mapping[str, Any]) -> None:
-        expect_state(state, "TeamState", "agent_states")
+        from . import codec
+
+        expect_state(state, "TeamState", "agent_states", "inbox")
         states = state.get("agent_states")
         if not isinstance(states, dict):
             raise StateError("$.agent_states", f"expected an object, not {states!r:.80}")
@@ -424,7 +437,8 @@ class BaseGroupChat(TaskRunner):
                 buffers[participant.name] = await self._load_seat(participant, states[participant.name])
         with below(f"$.agent_states.{self.manager_name}"):
             await self._load_manager(states[self.manager_name])
-        self._buffers = buffers
+        unsaid = codec.decode(list[BaseChatMessage], state.get("inbox", []), mode="state", path="$.inbox")
+        self._buffers, self._unsaid = buffers, unsaid
 
     @staticmethod
     async def _load_seat(participant: TaskRunner, state: Any) -> list[BaseChatMessage]:
