@@ -241,6 +241,17 @@ async def test_a_fallback_is_charged_for_the_model_that_answered_and_a_cache_for
     assert (second.prompt_tokens, second.cost) == (2, 0)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_from_a_cache_is_free_also_where_no_price_is_known(stream: bool) -> None:
+    inner = ReplayChatCompletionClient([said("x", 2, 1)], model_info=info("inner", None))
+    model = ChatCompletionCache(inner)
+
+    usages = [(await AssistantAgent("a", model, model_client_stream=stream).run(task="x")).usage for _ in range(2)]
+
+    assert [usage.cost for usage in usages] == [None, 0]
+    assert usages[1].by_model == {"inner": PartUsage(2, 1, calls=1, cost=0)}
+
+
 async def test_an_answer_from_a_cache_behind_a_broken_client_counts_as_the_cached_models() -> None:
     broken = ReplayChatCompletionClient([ServerError("x"), ServerError("x")], model_info=info("broken"))
     sound = ChatCompletionCache(ReplayChatCompletionClient([said("x", 2, 1)], model_info=info("sound")))
@@ -418,6 +429,17 @@ async def test_a_model_that_answered_for_another_is_known_when_its_answer_is_rec
     usage = (await resumed(make(called("allowed", 3, 1)), make())).usage
 
     assert usage.by_model == {"inner": PartUsage(3, 1, calls=1, cost=4)}
+
+
+async def test_an_answer_from_a_cache_is_free_also_when_it_is_recalled() -> None:
+    inner = ReplayChatCompletionClient([called("allowed", 3, 1)], model_info=info("inner", None))
+    model = ChatCompletionCache(inner)
+    await AssistantAgent("a", model, tools=[allowed]).run(task="x")  # waits, and has filled the cache
+
+    usage = (await resumed(*(AssistantAgent("a", model, tools=[allowed]) for _ in range(2)))).usage
+
+    assert len(inner.create_calls) == 1
+    assert usage.by_model == {"inner": PartUsage(3, 1, calls=1, cost=0)}
 
 
 async def test_an_agent_whose_turn_is_recalled_whole_is_counted_too() -> None:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 GRACE = 1.0  # seconds that a request nobody waits for any more gets to end
 _KEPT = ("stop", "function_calls")
+_FREE = {"prompt": 0, "completion": 0}  # also where nobody knows what the model costs
 
 
 class ChatCompletionCache(Wrapper):
@@ -189,6 +190,9 @@ class ChatCompletionCache(Wrapper):
     def _again(self, result: CreateResult) -> CreateResult:
         """What was answered once, for somebody else."""
         will_answer(self)
+        billed = answering()
+        if billed is not None and billed[1] is None:
+            will_answer(self, (billed[0], _FREE))
         self._repeated = self._repeated + result.usage
         return _copy(result, cached=True)
 
