@@ -16,6 +16,7 @@ from tinygen import (
     AgentTool,
     AssistantAgent,
     BaseChatAgent,
+    ConfigError,
     Console,
     DiGraphBuilder,
     FunctionCall,
@@ -236,6 +237,17 @@ async def test_the_handle_of_a_run_answers_whoever_asks_in_it(place: str) -> Non
         assert len(said(await handle)) == len(said(expected))
     else:
         assert said(await handle) == said(expected)
+
+
+async def test_a_handle_refuses_an_answer_that_is_no_text_and_the_run_still_waits() -> None:
+    handle = UserProxyAgent("user").start(task="go")
+    async for event in handle:
+        message = event.data.get("message")
+        if isinstance(message, UserInputRequestedEvent):
+            with pytest.raises(ConfigError, match="must be text, not 5"):
+                handle.answer(message.request_id, 5)
+            handle.answer(message.request_id, "five")
+    assert (await handle).messages[-1].to_text() == "five"
 
 
 @pytest.mark.parametrize("place", PLACES)

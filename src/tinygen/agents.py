@@ -342,7 +342,8 @@ class UserProxyAgent(BaseChatAgent):
     async def _ask(self, run: Run | None, prompt: str, request_id: str, token: CancellationToken) -> str:
         """What the person says: by the handle of `run`, else by the function that asks."""
         if run is not None:
-            return str(await token.link_future(run.question(request_id)))
+            text: str = await token.link_future(run.question(request_id))
+            return text
         asker = self._input_func or _read_line
         remember = self._request.set(request_id)
         try:

@@ -395,6 +395,12 @@ class _Step:
             self.run.tell_end(self.event, told)
 
 
+def expect_text(asker: str, answer: Any) -> None:
+    """Raises `ConfigError` for an answer that no person can have given."""
+    if not isinstance(answer, str):
+        raise ConfigError(f"the answer to {asker!r} must be text, not {answer!r:.80}")
+
+
 def journal_of(run: Run) -> Journal:
     """The journal of a run; runs inside a run share the outermost one's."""
     outermost = run.outermost
@@ -428,8 +434,8 @@ class Suspension(Record):
         asked = next((pending for pending in self.pending if pending.id == question), None)
         if asked is None:
             raise StateError(question, f"no such question is pending; pending: {[p.id for p in self.pending]}")
-        if asked.kind == "input" and not isinstance(value, str):
-            raise ConfigError(f"the answer to {asked.source!r} must be text, not {value!r:.80}")
+        if asked.kind == "input":
+            expect_text(asked.source, value)
         value = codec.encode(value)
         self.entries = [entry for entry in self.entries if entry.key != question]
         self.entries.append(Entry(key=question, value=value, time=REAL.now()))

@@ -19,7 +19,7 @@ from .cancellation import CancellationToken
 from .clock import REAL, source
 from .component import Component
 from .errors import AlreadyRunning, ConfigError, DecodeError, StateError, Suspended
-from .journal import Suspension, journal_of
+from .journal import Suspension, expect_text, journal_of
 from .limits import COUNTED, RunLimits
 from .messages import BaseAgentEvent, BaseChatMessage, TaskResult, as_messages
 from .run import Run, current_scope
@@ -403,8 +403,9 @@ class RunHandle:
         self._tell(lambda run: run.inbox.extend(messages))
 
     def answer(self, question: str, value: Any) -> None:
-        """Answer a question: of an agent that asks right now, or one of a suspended run."""
+        """Answer a question: of an agent that asks right now, or one of a suspended run. People answer with text."""
         if self._run is not None and self._run.waits_for(question):
+            expect_text(question, value)
             self._run.question(question).set_result(value)
         else:
             self._runner.answer(question, value)
