@@ -369,6 +369,45 @@ async def test_an_answer_whose_stream_was_dropped_after_its_end_is_charged_as_re
     assert used == [7, 1]
 
 
+class DeafClient(Around):
+    """Takes no notice of cancellation: answers when it is `released`."""
+
+    released: asyncio.Event
+
+    async def create(self, messages: Sequence[Any], **options: Any) -> CreateResult:
+        while not self.released.is_set():
+            try:
+                await self.released.wait()
+            except asyncio.CancelledError:
+                pass
+        return await super().create(messages)
+
+    async def create_stream(self, messages: Sequence[Any], **options: Any) -> AsyncGenerator[Any, None]:
+        yield await self.create(messages)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_deaf_model_call_that_answers_after_its_run_is_charged_to_the_run_around_it(stream: bool) -> None:
+    model = DeafClient(ReplayChatCompletionClient([said("late", 2, 1)], model_info=info("m")))
+    model.released = asyncio.Event()
+    inner = AssistantAgent("inner", model, model_client_stream=stream)
+
+    async def work() -> RunUsage:
+        result = await inner.run(task="x", limits=RunLimits(timeout=0.02))
+        model.released.set()
+        assert (result.usage.prompt_tokens, len(result.abandoned)) == (0, 1)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        scope = current_scope()
+        assert scope is not None
+        return scope.ledger.usage()
+
+    usage = await run_scope("job", work)
+
+    assert usage.by_agent == {"inner": PartUsage(2, 1, calls=1, cost=3)}
+    assert (usage.cost, usage.model_calls) == (3, 1)
+
+
 # --- suspended and saved
 
 

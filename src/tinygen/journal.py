@@ -25,7 +25,7 @@ from .errors import ConfigError, LimitReached, RunDiverged, StateError, Suspende
 from .limits import Ledger, Spent
 from .messages import BaseAgentEvent, BaseChatMessage, Pending
 from .records import SPARSE, Record
-from .run import as_coroutine, current_scope
+from .run import current_scope
 from .telemetry import Event, ambient, tell
 from .usage import Charge, RequestUsage, cost_of
 from .waiting import AHEAD, Output
@@ -164,7 +164,7 @@ async def effect(
             finally:
                 source.reset(token)
         else:
-            value = await scope.run.apart(as_coroutine(call), inside.place, inside)
+            value = await scope.run.apart(step.call(call), inside.place, inside)
     except BaseException as failure:
         step.fail(failure)
         raise
@@ -211,7 +211,7 @@ async def effect_stream(
     inside, output = step.begin(stream=True), Output()
     lasting: list[Any] = []
     inside.lasting = lasting
-    task = scope.run.spawn(_pump(stream, output), inside.place, inside)
+    task = scope.run.spawn(_pump(stream, output, step), inside.place, inside)
     items: list[Any] = []
     try:
         while await output.ready():
@@ -270,7 +270,7 @@ def what_failed(failure: BaseException) -> dict[str, Any]:
     return {"error.type": type(failure).__name__, "error": str(failure)}
 
 
-async def _pump(stream: Callable[[], AsyncIterator[Any]], output: Output) -> Any:
+async def _pump(stream: Callable[[], AsyncIterator[Any]], output: Output, step: _Step) -> Any:
     item: Any = None
     try:
         async for item in stream():
@@ -279,6 +279,8 @@ async def _pump(stream: Callable[[], AsyncIterator[Any]], output: Output) -> Any
                 await asyncio.sleep(0)  # one that never waits would keep the run from ending
     finally:
         output.close()
+    if step.unpaid:
+        step.charge(item)
     return item
 
 
@@ -287,7 +289,7 @@ class _Step:
 
     __slots__ = (
         *("scope", "kind", "request", "name", "price", "run", "journal", "inside", "event"),
-        *("key", "value", "items", "spent", "time"),
+        *("key", "value", "items", "spent", "time", "unpaid"),
     )
 
     def __init__(self, scope: Scope, kind: str, request: Any, name: str, price: Any) -> None:
@@ -301,6 +303,7 @@ class _Step:
         self.event: str | None = None
         self.key: str | None = None
         self.spent: Spent | None = None
+        self.unpaid = False  # whether nobody waits any more for what the call will have used
         self.time: datetime
 
     def recall(self, result_type: Any) -> tuple[Any, list[Any]] | None:
@@ -323,7 +326,7 @@ class _Step:
         if found.spent is not None:
             self._account().add(found.spent.counts, found.spent.charges)
         else:
-            self._charge(value)
+            self.charge(value)
         self.scope.time = found.time
         return value, items
 
@@ -338,9 +341,17 @@ class _Step:
             self.event = inside.event = self.run.tell_start(self.kind, self.name, data)
         return inside
 
+    async def call(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Do it, in a task of its own; runs around this one pay for an answer that comes when this one has ended."""
+        value = await call()
+        if self.unpaid:
+            self.charge(value)
+        return value
+
     def done(self, value: Any, items: list[Any] | None) -> None:
         """The call has returned: keep it."""
         if self.run.over:
+            self.charge(value)
             raise asyncio.CancelledError(f"the run {self.run.name!r} has ended")
         self.value, self.items = value, items
         if self.kind != "model":
@@ -360,6 +371,7 @@ class _Step:
             failure.noted = True
             self.journal.suspend(self)
             self.run.interrupted(failure)
+        self.unpaid = value is None
         self._end(what_failed(failure), value)
 
     def _admit(self) -> None:
@@ -373,7 +385,7 @@ class _Step:
         """Counts what is used here apart, too."""
         return Ledger(None, self.scope.ledger, self.name if self.kind == "tool" else "")
 
-    def _charge(self, value: Any) -> float | None:
+    def charge(self, value: Any) -> float | None:
         """Count what a model call used; returns what it cost, if that is known. What comes from a cache is free."""
         usage = getattr(value, "usage", None) if self.kind == "model" else None
         if not isinstance(usage, RequestUsage):
@@ -389,7 +401,7 @@ class _Step:
         return cost
 
     def _end(self, told: dict[str, Any], value: Any) -> None:
-        if (cost := self._charge(value)) is not None:
+        if (cost := self.charge(value)) is not None:
             told["cost"] = cost
         if self.event is not None:
             self.run.tell_end(self.event, told)
