@@ -18,6 +18,7 @@ import pytest
 from agents_for_tests import Counter
 from steps import CountingLoop, run_counted
 from tinygen import (
+    AgentFailed,
     AgentTool,
     AssistantAgent,
     AssistantMessage,
@@ -324,6 +325,119 @@ async def test_a_policy_or_condition_that_swallows_cancellation_does_not_hold_a_
     await until_idle()
     assert again.stop_reason == "Maximum number of turns 1 reached."
     assert [m.to_text() for m in team._thread] == ["go", "again", "a 1"]
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["outermost", "nested"])
+@pytest.mark.parametrize("way", ["deadline", "deadline in mid-turn", "cancel"])
+async def test_a_reset_of_a_condition_that_swallows_cancellation_does_not_hold_a_run(way: str, nested: bool) -> None:
+    deaf = Deaf()
+
+    class Condition(TerminationCondition):
+        async def check(self, messages: Any) -> None:
+            if way != "deadline":
+                await asyncio.Event().wait()
+
+        async def reset(self) -> None:
+            await deaf.wait()
+
+    team: BaseGroupChat = RoundRobinGroupChat([Counter("a")], termination_condition=Condition(), max_turns=1)
+    if nested:
+        team = RoundRobinGroupChat([team], max_turns=1)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    if way == "cancel":
+        token = CancellationToken()
+        loop.call_later(0.05, token.cancel)
+        with pytest.raises(asyncio.CancelledError):
+            await team.run(task="go", cancellation_token=token)
+    else:
+        result = await team.run(task="go", limits=RunLimits(timeout=0.05))
+        assert result.stop_reason == "limit reached: timeout (0.05 s)"
+        assert result.abandoned
+    assert loop.time() - began < 1
+    deaf.released.set()
+    await until_idle()
+
+
+@pytest.mark.parametrize("way", ["deadline", "cancel"])
+@pytest.mark.parametrize("where", ["alone", "inner run", "team"])
+@pytest.mark.parametrize("method", ["save_state", "checkpoint"])
+async def test_an_agent_whose_state_swallows_cancellation_holds_no_run(method: str, where: str, way: str) -> None:
+    deaf = Deaf()
+
+    class Saves(Counter):
+        async def save_state(self) -> Any:
+            if method == "save_state":
+                await deaf.wait()
+            return await super().save_state()
+
+        async def checkpoint(self) -> Any:
+            if method == "checkpoint":
+                await deaf.wait()
+            return await super().checkpoint()
+
+    class Asks(Counter):
+        async def on_messages(self, messages: Any, cancellation_token: Any) -> Any:
+            await member.run(task="within", limits=RunLimits(timeout=0.05))
+            return await super().on_messages(messages, cancellation_token)
+
+    member = Saves("a")
+    runner = {"alone": member, "inner run": Asks("b"), "team": RoundRobinGroupChat([member], max_turns=1)}[where]
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    if where == "inner run":
+        assert (await runner.run(task="go")).messages[-1].to_text() == "b 1"
+    elif way == "cancel":
+        token = CancellationToken()
+        loop.call_later(0.05, token.cancel)
+        with pytest.raises(asyncio.CancelledError):
+            await runner.run(task="go", cancellation_token=token)
+    else:
+        result = await runner.run(task="go", limits=RunLimits(timeout=0.05))
+        assert (result.stop_reason, len(result.abandoned)) == ("limit reached: timeout (0.05 s)", 1)
+    assert loop.time() - began < 1
+    deaf.released.set()
+    await until_idle()
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["outermost", "nested"])
+@pytest.mark.parametrize("where", ["policy", "condition"])
+async def test_a_stray_cancellation_of_a_policy_or_condition_is_a_failure_with_a_name(where: str, nested: bool) -> None:
+    class Policy(BaseGroupChat):
+        async def select_speakers(self, thread: Any) -> Any:
+            raise asyncio.CancelledError("stray")
+
+    class Condition(TerminationCondition):
+        async def check(self, messages: Any) -> None:
+            raise asyncio.CancelledError("stray")
+
+    team: BaseGroupChat = Policy([Counter("a")])
+    if where == "condition":
+        team = RoundRobinGroupChat([Counter("a")], termination_condition=Condition())
+    expected = team.manager_name
+    if nested:
+        team, expected = RoundRobinGroupChat([team]), f"{team.name}/{expected}"
+    with pytest.raises(AgentFailed) as caught:
+        await team.run(task="go")
+    assert caught.value.agent == expected
+    assert isinstance(caught.value.__cause__, asyncio.CancelledError)
+
+
+def test_a_program_that_ends_over_a_run_says_nothing_of_it(capfd: pytest.CaptureFixture[str]) -> None:
+    class Waits(Counter):
+        async def on_messages(self, messages: Any, cancellation_token: Any) -> Any:
+            await asyncio.Event().wait()
+
+    async def leave(runner: Any) -> None:
+        handles.append(runner.start(task="go"))
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+    handles: list[Any] = []
+    asyncio.run(leave(Waits("a")))
+    asyncio.run(leave(RoundRobinGroupChat([Waits("a")])))
+    assert all(handle._task.cancelled() for handle in handles)
+    assert capfd.readouterr().err == ""
 
 
 async def test_what_a_policy_that_swallowed_cancellation_names_late_is_not_asked_to_speak() -> None:

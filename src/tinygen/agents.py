@@ -250,19 +250,29 @@ class BaseChatAgent(TaskRunner):
         if output_task:
             for message in task:
                 run.emit(message)
-        undo = await self.checkpoint()
+        marks: list[Undo] = []
         try:
-            await run.work(self.take_turn(task, run), f"turn of agent {self.name!r}")
+            await run.work(self._work(task, run, marks), f"turn of agent {self.name!r}")
             run.check()
         except Suspended:
-            await run.roll_back()
-            await undo()
+            await run.tidy(self._take_back(run, marks), f"undoing of agent {self.name!r}")
             raise
         except asyncio.CancelledError as stray:
             if run.ending:
                 raise
             raise AgentFailed(self.name, 1, None, stray) from stray
         return None
+
+    async def _work(self, task: Sequence[BaseChatMessage], run: Run, marks: list[Undo]) -> None:
+        await self._note_undo(run)
+        marks.append(await self.checkpoint())
+        await self.take_turn(task, run)
+
+    @staticmethod
+    async def _take_back(run: Run, marks: list[Undo]) -> None:
+        await run.roll_back()
+        for undo in marks:
+            await undo()
 
 
 class OpaqueTurn(Record):

@@ -7,9 +7,9 @@ anything runs side by side, so they, and the ids made in them, come out the same
 Every task tinygen starts for a run is adopted by it. When the run ends, for whatever reason, its tasks are cancelled
 and get `GRACE` seconds; what is still there after that (a tool that swallows cancellation, a blocked thread) is left
 behind by name: its result is dropped and its further effects are refused. What agents, policies and conditions do is
-in a task of the run's `work`, so one of them that takes no notice of the end is left behind like any tool. Not
-guaranteed: tasks that user code starts with `asyncio.create_task` are not ours and are not ended; a `reset` or
-`save_state` of the user's that swallows cancellation holds its run up.
+in a task of the run's `work`, so one of them that takes no notice of the end is left behind like any tool; and so is
+what puts them in order afterwards. Not guaranteed: tasks that user code starts with `asyncio.create_task` are not ours
+and are not ended.
 
 A `Ledger` counts what a run uses and charges its parents too. `LimitReached` passes through everything up to the run
 whose ledger is full.
@@ -299,6 +299,8 @@ class Run:
             await waiter
         except asyncio.CancelledError:
             task.cancel()
+            if scope is self.scope:
+                self.ending = True  # whoever cancels its own task ends it
             raise
         return task.result()
 
@@ -326,6 +328,16 @@ class Run:
         except BaseException:
             await self._settle()
             raise
+
+    async def tidy(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
+        """Await what puts things in order after the work; when the run was cut short, for its grace time only."""
+        if not self.ending:
+            await self.apart(coroutine, name, self.scope)
+        else:
+            task = self.spawn(coroutine, name, self.scope)
+            await asyncio.wait((task,), timeout=self.grace)
+            if task.done():
+                task.result()
 
     def emit(self, item: BaseAgentEvent | BaseChatMessage) -> None:
         """Say something: to the reader of the stream and, unless it is only a piece of a message, in the result.

@@ -209,9 +209,6 @@ class TaskRunner(Component):
             _restore(run, suspension)
 
         async def body(run: Run) -> str | None:
-            outermost = run.outermost
-            if outermost is not run and outermost.on_boundary is not None:
-                outermost.undo.append((run.scope.place, await self.checkpoint()))
             try:
                 reason = await self._perform(run, task, output_task)
                 run.check()
@@ -230,6 +227,12 @@ class TaskRunner(Component):
             _release(claimed)
             raise
         return run
+
+    async def _note_undo(self, run: Run) -> None:
+        """Let the run around this one take back what this one does, if it is suspended."""
+        outermost = run.outermost
+        if outermost is not run and outermost.on_boundary is not None:
+            outermost.undo.append((run.scope.place, await self.checkpoint()))
 
     async def _idle(self) -> None:
         """Wait for a run that is ending; raise `AlreadyRunning` for one that goes on, except one we are part of."""

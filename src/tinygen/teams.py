@@ -284,24 +284,28 @@ class BaseGroupChat(TaskRunner):
         return self._participants
 
     async def _perform(self, run: Run, task: list[BaseChatMessage], output_task: bool) -> str | None:
-        run.inbox[:0], self._unsaid = self._unsaid, []
         try:
             async with Seats(self.name, self._participants, self._runtime, run) as seats:
                 reason = await run.work(self._converse(run, seats, task, output_task), f"team {self.name!r}")
             self._hear_late(run, True)
         except Suspended:
             raise
-        except BaseException:
+        except BaseException as error:
+            turn = self._turn + 1
             try:
                 self._hear_late(run, False)
             finally:
-                await self._at_rest()
+                await self._at_rest(run)
+            if isinstance(error, CancelledError):  # out of its policy or its condition, unless the run was cut short
+                blame(self.manager_name, turn, error, run)
             raise
-        await self._at_rest()
+        await self._at_rest(run)
         return reason
 
     async def _converse(self, run: Run, seats: Seats, task: list[BaseChatMessage], output_task: bool) -> str:
         """Deliver the task, which may be enough to stop; then turn after turn until there is a reason to."""
+        await self._note_undo(run)
+        run.inbox[:0], self._unsaid = self._unsaid, []
         if self._termination is not None and self._termination.terminated:
             return ALREADY_TERMINATED
         if not run.begun:
@@ -399,10 +403,12 @@ class BaseGroupChat(TaskRunner):
         stop = await self._termination(messages)
         return stop.content if stop is not None else None
 
-    async def _at_rest(self) -> None:
+    async def _at_rest(self, run: Run) -> None:
         """Between runs the conversation stays; turns and termination begin again."""
         self._turn = 0
-        if self._termination is not None:
+        if self._asking is not None:  # code of the user's, which may hang
+            await run.tidy(self._asking.reset(), f"reset of the condition of team {self.name!r}")
+        elif self._termination is not None:
             await self._termination.reset()
 
     def _mark(self) -> Undo:
