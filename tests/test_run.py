@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
+import threading
 from typing import Any
 
 import pytest
@@ -392,6 +393,66 @@ async def test_run_sync_in_a_tool_ends_with_the_run_it_is_called_in() -> None:
         await asyncio.sleep(0.01)
     assert inner._live is None
     assert not ended
+
+
+@pytest.mark.parametrize("limit", [None, 2])
+async def test_an_effect_in_an_event_loop_of_a_tools_own_belongs_to_the_run(limit: int | None) -> None:
+    from tinygen import FunctionCall
+
+    where: dict[str, bool] = {}
+
+    def note(event: Any) -> None:
+        where[f"{event.kind} {event.phase}"] = threading.current_thread() is threading.main_thread()
+
+    async def work() -> str:
+        assert threading.current_thread() is not threading.main_thread()
+        return "done"
+
+    def tool() -> str:
+        """Has an event loop in its thread."""
+        return asyncio.run(effect("tool", "x", lambda: effect("note", "y", work)))  # type: ignore[arg-type]
+
+    def outer_tool() -> str:
+        """Has one, too."""
+        return asyncio.run(effect("kind", "x", lambda: effect("tool", "y", work)))  # type: ignore[arg-type]
+
+    model = ReplayChatCompletionClient([[FunctionCall("1", "{}", "tool"), FunctionCall("2", "{}", "outer_tool")]])
+    with listen(note):
+        result = await AssistantAgent("a", model, tools=[tool, outer_tool]).run(
+            task="go", limits=RunLimits(tool_calls=limit)
+        )
+    if limit is None:
+        assert result.messages[-1].to_text() == "done\ndone"
+        assert result.usage.tool_calls == 3
+        assert {"note start", "note end", "kind start"} <= where.keys()
+    else:
+        assert result.stop_reason == "limit reached: tool_calls (2 of 2)"
+    assert all(where.values())
+
+
+async def test_a_run_in_an_event_loop_of_a_tools_own_is_charged_and_ends_with_the_run_around_it() -> None:
+    from tinygen import FunctionCall
+
+    inner = RoundRobinGroupChat([AssistantAgent("i", ReplayChatCompletionClient(lambda r: "x"))], name="inner")
+
+    def work(turns: int) -> str:
+        """Runs a team in its thread."""
+        inner._max_turns = turns
+        ended.append(asyncio.run(inner.run(task="x")).stop_reason)
+        return ""
+
+    ended: list[Any] = []
+    for turns, limits in ((2, None), (1_000_000, RunLimits(timeout=0.1))):
+        model = ReplayChatCompletionClient([[FunctionCall("1", f'{{"turns": {turns}}}', "work")]])
+        result = await AssistantAgent("a", model, tools=[work]).run(task="go", limits=limits)
+        if limits is None:
+            assert (result.usage.by_agent["i"].calls, result.usage.by_tool["work"].completion_tokens) == (2, 2)
+        for _ in range(200):
+            if inner._live is None:
+                break
+            await asyncio.sleep(0.01)
+        assert inner._live is None
+    assert len(ended) == 1
 
 
 async def test_a_listener_that_fails_changes_nothing() -> None:

@@ -32,7 +32,7 @@ async def fan_out(
     end. The first failure cancels the others and is raised; a branch that suspends lets the others finish first.
     """
     scope = current_scope()
-    if scope is None:
+    if scope is None or scope.run.loop is not asyncio._get_running_loop():
         return await _gather([asyncio.ensure_future(make()) for _, make in branches], token)
     run = scope.run
     if run.over:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import field
 from datetime import datetime
+from functools import partial
 
 from .branches import put_in_order
 from .clock import REAL, monotonic, new_id, now, source
@@ -142,7 +143,8 @@ async def effect(
         name: what is called, for people.
         price: of a model, as `usage.cost_of` takes it.
 
-    Raises whatever `call` raises, `LimitReached`, and `Suspended` when nobody can answer yet.
+    Raises whatever `call` raises, `LimitReached`, and `Suspended` when nobody can answer yet. In another event loop
+    than that of the run, as a tool in a thread may have one, only `call` is done.
     """
     scope = current_scope()
     if scope is None or scope.inside == kind:
@@ -151,6 +153,9 @@ async def effect(
         with _Told(ambient(), kind, name, request) as told:
             told.value = await call()
         return told.value  # type: ignore[no-any-return]
+    loop = scope.run.loop
+    if loop is not asyncio._get_running_loop():
+        return await _from_elsewhere(loop, lambda: _Step(scope, kind, request, name, price), call, result_type)
     step = _Step(scope, kind, request, name, price)
     known = step.recall(result_type)
     if known is not None:
@@ -172,6 +177,39 @@ async def effect(
     return value
 
 
+async def _from_elsewhere(
+    loop: asyncio.AbstractEventLoop, make: Callable[[], _Step], call: Callable[[], Awaitable[T]], result_type: Any
+) -> T:
+    """An effect in another event loop than that of its run, `loop`, in which all is done but the call."""
+
+    def begin() -> tuple[_Step, Any]:
+        step = make()
+        return step, step.recall(result_type)
+
+    step, known = await _done_in(loop, begin)
+    if known is not None:
+        return known[0]  # type: ignore[no-any-return]
+    token = source.set(await _done_in(loop, step.begin))
+    try:
+        value = await call()
+    except BaseException as failure:
+        await _done_in(loop, partial(step.fail, failure))
+        raise
+    finally:
+        source.reset(token)
+    await _done_in(loop, partial(step.done, value, None))
+    return value
+
+
+async def _done_in(loop: asyncio.AbstractEventLoop, what: Callable[[], T]) -> T:
+    async def do() -> T:
+        return what()
+
+    if loop.is_closed():
+        raise asyncio.CancelledError("the event loop of the run has ended")
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(do(), loop))
+
+
 async def effect_stream(
     kind: str,
     request: Any,
@@ -189,7 +227,7 @@ async def effect_stream(
     an outcome of the request and the items of a stream that broke after some had come, so that its usage is charged.
     """
     scope = current_scope()
-    if scope is None or scope.inside == kind:
+    if scope is None or scope.inside == kind or scope.run.loop is not asyncio._get_running_loop():
         with _Told(ambient() if scope is None else (), kind, name, request, stream=True) as told:
             async for item in stream():
                 told.value = item

@@ -22,7 +22,7 @@ import logging
 from contextvars import copy_context
 
 from .cancellation import CancellationToken
-from .clock import Source, monotonic, source
+from .clock import REAL, Source, monotonic, source
 from .errors import AgentFailed, LimitReached, RunStopped, Suspended
 from .limits import Ledger
 from .messages import ModelClientStreamingChunkEvent, TaskResult
@@ -113,8 +113,10 @@ class Run:
         uid: str | None = None,
         within: Run | None = None,
     ) -> None:
-        outer = current_scope()
-        self.name = name
+        outer, parent = current_scope(), within.ledger if within is not None else None
+        if outer is not None and outer.run.loop is not asyncio._get_running_loop():  # in a thread of a tool
+            within, parent, outer = outer.run, outer.ledger, None
+        self.name: str = name
         self.outer = outer
         self.around: tuple[Run, ...] = () if outer is None else (outer.run, *outer.run.around)  # the innermost first
         self.owner: object = None  # the agent or team whose run this is
@@ -149,10 +151,10 @@ class Run:
         self._begun_at = 0.0
         self._open_events: dict[str, tuple[Event, float]] = {}  # what has begun, and when
         if outer is None:
-            self.clock: Source = source.get()
+            self.clock: Source = source.get() if within is None else REAL
             self.uid = uid or self.clock.new_id()[:12]
             self.grace = GRACE
-            self.ledger: Ledger = Ledger(limits, within.ledger if within is not None else None)
+            self.ledger: Ledger = Ledger(limits, parent)
             self.scope = Scope(self, name, self.clock.now())
             self._told: set[str] = set()  # ids of what the runs inside have told the listeners
         else:
