@@ -264,7 +264,8 @@ class BaseChatAgent(TaskRunner):
         return None
 
     async def _work(self, task: Sequence[BaseChatMessage], run: Run, marks: list[Undo]) -> None:
-        await self._note_undo(run)
+        if run.around:
+            await self._note_undo(run)
         marks.append(await self.checkpoint())
         await self.take_turn(task, run)
 

@@ -68,8 +68,6 @@ class Journal:
 
     def recall(self, step: _Step) -> Entry | None:
         """The entry of an effect, if there is one. Raises `RunDiverged` if there is another in its stead."""
-        if not self.loaded:
-            return None
         key = self._key(step)
         entry = self.loaded.pop(key, None)
         if entry is not None:
@@ -155,7 +153,7 @@ async def effect(
         return told.value  # type: ignore[no-any-return]
     loop = scope.run.loop
     if loop is not asyncio._get_running_loop():
-        return await _from_elsewhere(loop, lambda: _Step(scope, kind, request, name, price), call, result_type)
+        return await _from_elsewhere(loop, partial(_Step, scope, kind, request, name, price), call, result_type)
     step = _Step(scope, kind, request, name, price)
     known = step.recall(result_type)
     if known is not None:
@@ -346,6 +344,8 @@ class _Step:
 
     def recall(self, result_type: Any) -> tuple[Any, list[Any]] | None:
         """What a loaded entry holds of this request: its outcome, and what was yielded before."""
+        if not self.journal.loaded:
+            return None
         try:
             found = self.journal.recall(self)
         except RunDiverged as diverged:
@@ -453,10 +453,10 @@ def expect_text(asker: str, answer: Any) -> None:
 
 def journal_of(run: Run) -> Journal:
     """The journal of a run; runs inside a run share the outermost one's."""
-    outermost = run.outermost
-    if not isinstance(outermost.journal, Journal):
-        outermost.journal = Journal()
-    return outermost.journal
+    journal = run.journal
+    if not isinstance(journal, Journal):
+        journal = run.journal = journal_of(run.outermost) if run.around else Journal()
+    return journal
 
 
 class Suspension(Record):

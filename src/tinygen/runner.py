@@ -229,9 +229,9 @@ class TaskRunner(Component):
         return run
 
     async def _note_undo(self, run: Run) -> None:
-        """Let the run around this one take back what this one does, if it is suspended."""
+        """Let the runs around this one take back what it does, if they are suspended."""
         outermost = run.outermost
-        if outermost is not run and outermost.on_boundary is not None:
+        if outermost.on_boundary is not None:
             outermost.undo.append((run.scope.place, await self.checkpoint()))
 
     async def _idle(self) -> None:
@@ -240,11 +240,14 @@ class TaskRunner(Component):
             await settled(ending.task)
 
     def _ending(self) -> Run | None:
-        if (live := self._occupied()) is not None:
+        if self._live is not None and (live := self._occupied()) is not None:
             if not live.ending or live.loop is not asyncio.get_running_loop():
                 raise AlreadyRunning(self.name)
             return live
-        return next((ending for part in self._parts() if (ending := part._ending()) is not None), None)
+        for part in self._parts():
+            if (ending := part._ending()) is not None:
+                return ending
+        return None
 
     def _claim(self, run: Run) -> list[tuple[TaskRunner, Run | None]]:
         claimed = [(self, self._live)]

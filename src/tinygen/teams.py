@@ -304,7 +304,8 @@ class BaseGroupChat(TaskRunner):
 
     async def _converse(self, run: Run, seats: Seats, task: list[BaseChatMessage], output_task: bool) -> str:
         """Deliver the task, which may be enough to stop; then turn after turn until there is a reason to."""
-        await self._note_undo(run)
+        if run.around:
+            await self._note_undo(run)
         run.inbox[:0], self._unsaid = self._unsaid, []
         if self._termination is not None and self._termination.terminated:
             return ALREADY_TERMINATED
