@@ -440,6 +440,20 @@ def test_a_program_that_ends_over_a_run_says_nothing_of_it(capfd: pytest.Capture
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.parametrize("alone", [False, True], ids=["team", "agent"])
+async def test_a_run_whose_own_task_is_cancelled_is_cancelled(alone: bool) -> None:
+    class Waits(Counter):
+        async def on_messages(self, messages: Any, cancellation_token: Any) -> Any:
+            await asyncio.Event().wait()
+
+    runner: Any = Waits("a") if alone else RoundRobinGroupChat([Waits("a")])
+    handle = runner.start(task="go")
+    await until_idle()
+    handle._run.task.cancel()  # as the end of a program may do before its waiter is
+    with pytest.raises(asyncio.CancelledError):
+        await handle
+
+
 async def test_what_a_policy_that_swallowed_cancellation_names_late_is_not_asked_to_speak() -> None:
     class Late(BaseGroupChat):
         async def select_speakers(self, thread: Any) -> Any:
