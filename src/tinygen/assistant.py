@@ -225,8 +225,14 @@ class _Turn(ModelTurn):
         for left in range(agent._max_tool_iterations, -1, -1):  # the last time without tools
             if not left and not agent._reflect:
                 break
-            async for event in self.ask(**await self._request(offer_tools=left > 0)):
-                yield event
+            request = await self._request(offer_tools=left > 0)
+            if agent._model_client_stream:
+                async for piece in self.ask_streaming(**request):
+                    yield piece
+            else:
+                await self.ask(**request)
+            if thought := self.result.thought:
+                yield self._thought(thought)
             said = self.result.content
             if isinstance(said, str) or (left and not said):
                 yield await self._answer()

@@ -264,8 +264,13 @@ class _Turn(ModelTurn):
 
     async def _write(self) -> AsyncGenerator[Said, None]:
         """Let the model go on, and take what it says into the context."""
-        async for event in self.ask():
-            yield event
+        if self.agent._model_client_stream:
+            async for piece in self.ask_streaming():
+                yield piece
+        else:
+            await self.ask()
+        if thought := self.result.thought:
+            yield self._thought(thought)
         self.spent += self.result.usage
         await self.context.add_message(self._said(self.text))
 

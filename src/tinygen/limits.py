@@ -154,7 +154,7 @@ class Ledger:
         usage = RunUsage(self.prompt_tokens, self.completion_tokens)
         usage.model_calls, usage.tool_calls = self.model_calls, self.tool_calls
         usage.cost = None if self.unpriced else self.cost
-        divide(usage, self.kept)
+        divide(usage, self._parts(self.kept))
         return usage
 
     def _sum_up(self, start: int) -> None:

@@ -110,45 +110,54 @@ class ModelTurn:
         """What the model said last; nothing if it called tools."""
         return self.result.content if isinstance(self.result.content, str) else ""
 
-    async def ask(self, **arguments: Any) -> AsyncGenerator[ModelClientStreamingChunkEvent | ThoughtEvent, None]:
-        """Let the model go on, and set `result`: the pieces of it if the agent streams, and its thought.
+    async def ask(self, **arguments: Any) -> None:
+        """Let the model go on, and set `result`.
 
         It is asked again if it breaks a promise of form. Raises `ProtocolError` if it does not keep it at all.
         """
-        agent, client = self.agent, self.agent._model_client
-        correction: list[LLMMessage] = []
+        correction: list[LLMMessage] | None = []
         for left in reversed(range(STRUCTURED_ATTEMPTS)):
             self.message_id, self.thought_id = new_id(), None
             messages = await self.conversation(correction)
-            result: Any = None
-            if agent._model_client_stream:
-                async for piece in ask_stream(client, messages, cancellation_token=self.token, **arguments):
-                    if isinstance(piece, str):
-                        yield self._chunk(piece)
-                    else:
-                        result = piece
-            else:
-                result = await ask(client, messages, cancellation_token=self.token, **arguments)
-            if not isinstance(result, CreateResult):
-                raise ProtocolError(f"the model of agent {agent.name!r} gave {result!r:.80} instead of a CreateResult")
-            problem = self.problem(result)
-            if problem is None:
+            result = await ask(self.agent._model_client, messages, cancellation_token=self.token, **arguments)
+            if (correction := self._taken(result, left)) is None:
                 break
-            if not left:
-                form = getattr(self.form, "__name__", self.form)
-                raise ProtocolError(
-                    f"the model of agent {agent.name!r} did not give a valid {form} in {STRUCTURED_ATTEMPTS} attempts: "
-                    f"{problem}",
-                    partial=str(result.content),
-                )
-            correction = self.correction(result, problem)
-        self.result = result
-        if result.thought:
-            yield self._thought(result.thought)
 
-    async def conversation(self, more: Sequence[LLMMessage]) -> list[LLMMessage]:
+    async def ask_streaming(self, **arguments: Any) -> AsyncGenerator[ModelClientStreamingChunkEvent, None]:
+        """The same, with the pieces as they come."""
+        correction: list[LLMMessage] | None = []
+        for left in reversed(range(STRUCTURED_ATTEMPTS)):
+            self.message_id, self.thought_id = new_id(), None
+            messages, result = await self.conversation(correction), None
+            async for piece in ask_stream(
+                self.agent._model_client, messages, cancellation_token=self.token, **arguments
+            ):
+                if isinstance(piece, str):
+                    yield self._chunk(piece)
+                else:
+                    result = piece
+            if (correction := self._taken(result, left)) is None:
+                break
+
+    async def conversation(self, more: Sequence[LLMMessage] | None) -> list[LLMMessage]:
         """What the model is sent: instructions, what it sees of the conversation, and `more`."""
-        return self.agent._as_seen([*self.instructions, *await self.context.get_messages(), *more])
+        return self.agent._as_seen([*self.instructions, *await self.context.get_messages(), *(more or ())])
+
+    def _taken(self, result: CreateResult | None, left: int) -> list[LLMMessage] | None:
+        """Set `result`; or what to tell the model about it, if it does not have the form it was promised to have."""
+        if not isinstance(result, CreateResult):
+            raise ProtocolError(f"the model of agent {self.agent.name!r} gave {result!r:.80} instead of a CreateResult")
+        self.result = result
+        problem = self.problem(result)
+        if problem is None:
+            return None
+        if not left:
+            raise ProtocolError(
+                f"the model of agent {self.agent.name!r} did not give a valid "
+                f"{getattr(self.form, '__name__', self.form)} in {STRUCTURED_ATTEMPTS} attempts: {problem}",
+                partial=str(result.content),
+            )
+        return self.correction(result, problem)
 
     def problem(self, result: CreateResult) -> str | None:
         """What is wrong with the form of an answer that was promised one."""
@@ -179,6 +188,7 @@ class ModelTurn:
         )
 
     def _thought(self, content: str) -> ThoughtEvent:
+        """What the model thought, as an event."""
         identity = self.thought_id
         if identity is None:  # whatever was streamed was the thought
             identity, self.message_id = self.message_id, new_id()

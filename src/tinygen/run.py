@@ -394,7 +394,8 @@ class Run:
 
     def go_on(self) -> None:
         """Raise what ends the run, if user code has swallowed it."""
-        self.check()
+        if self._interrupt is not None:
+            raise self._interrupt
         if self.ending:
             raise asyncio.CancelledError
 

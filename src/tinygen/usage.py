@@ -9,7 +9,7 @@ from .records import SPARSE, Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
     from typing import Any
 
     Key = tuple[str, str, tuple[str, ...]]  # agent, model ("" for a call of a tool), the tools it was inside of
@@ -114,17 +114,17 @@ def count(parts: dict[Any, PartUsage], key: Any, usage: RequestUsage, cost: floa
     _add_tokens(part, usage)
 
 
-def divide(usage: RunUsage, charges: Iterable[tuple[Key, RequestUsage, float | None, int]]) -> None:
-    """Fill the parts of `usage`: of each charge its key, what was used, the cost, and the number of calls."""
-    for (agent, model, tools), used, cost, calls in charges:
+def divide(usage: RunUsage, parts: Mapping[Key, PartUsage]) -> None:
+    """Fill the parts of `usage`, which are by agent, model and tool, with those of `parts`."""
+    for (agent, model, tools), part in parts.items():
         if not model:
-            count(usage.by_tool, tools[-1], used, cost, calls)
+            count(usage.by_tool, tools[-1], part, part.cost, part.calls)
             continue
-        count(usage.by_agent, agent, used, cost, calls)
-        count(usage.by_model, model, used, cost, calls)
+        count(usage.by_agent, agent, part, part.cost, part.calls)
+        count(usage.by_model, model, part, part.cost, part.calls)
         for name in {*tools}:
-            count(usage.by_tool, name, used, cost, 0)
-        _add_details(usage, used)
+            count(usage.by_tool, name, part, part.cost, 0)
+        _add_details(usage, part)
 
 
 def cost_of(usage: RequestUsage, price: Mapping[str, Any] | None) -> float | None:

@@ -232,10 +232,12 @@ def _is_known(client: ChatCompletionClient) -> bool:
     return scope.run.loop is not asyncio._get_running_loop()
 
 
-def _tells(client: ChatCompletionClient) -> bool:
-    """Whether `create` of this client is an effect itself, so that another one here would be told of twice."""
+def _is_plain(client: ChatCompletionClient) -> bool:
+    """Whether to ask this client is no effect here: nobody would hear of it, or its `create` tells of itself."""
     if current_scope() is not None:
         return False
+    if not ambient():
+        return True
     ours: Any = type(client)
     if ours.create is not ChatCompletionClient.create:  # the user's own, which may have a `_create` too, or one of ours
         ours = next((cls for cls in ours.__mro__ if "_create" in vars(cls)), ChatCompletionClient)
@@ -257,7 +259,7 @@ async def ask(
     def call() -> Awaitable[CreateResult]:
         return client.create(messages, cancellation_token=cancellation_token, **arguments)
 
-    if _tells(client):
+    if _is_plain(client):
         return await call()
     return await effect("model", _request(messages, arguments), call, CreateResult, **_names(client))
 
@@ -277,7 +279,7 @@ def ask_stream(
     def stream() -> AsyncIterator[str | CreateResult]:
         return client.create_stream(messages, cancellation_token=cancellation_token, **arguments)
 
-    if _tells(client):
+    if _is_plain(client):
         return stream()
     return effect_stream("model", _request(messages, arguments), stream, CreateResult, **_names(client), broken=_broken)
 
