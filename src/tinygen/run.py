@@ -285,16 +285,17 @@ class Run:
     async def apart(self, coroutine: Coroutine[Any, Any, T], name: str, scope: Scope) -> T:
         """Await `coroutine` as a task of its own: whoever waits here can be cancelled though it takes no notice."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        task = self._launch(coroutine, scope)
+        task = self._launch(_waking(coroutine, waiter), scope)
         tasks = self.tasks
         tasks[task] = name
 
         def end(task: asyncio.Task[T]) -> None:
             tasks.pop(task, None)
+            coroutine.close()  # it may have been cancelled before it began
             if not waiter.done():
                 waiter.set_result(None)
             elif not task.cancelled():
-                task.exception()  # nobody waits any more
+                task.exception()  # perhaps nobody waits any more
 
         task.add_done_callback(end)
         try:
@@ -304,6 +305,7 @@ class Run:
             if scope is self.scope:
                 self.ending = True  # whoever cancels its own task ends it
             raise
+        tasks.pop(task, None)
         return task.result()
 
     def leave(self, name: str) -> Callable[..., None]:
@@ -555,6 +557,15 @@ class Run:
 async def as_coroutine(work: Callable[[], Awaitable[T]]) -> T:
     """What tasks are made of, of what anybody may await."""
     return await work()
+
+
+async def _waking(coroutine: Coroutine[Any, Any, T], waiter: asyncio.Future[None]) -> T:
+    """Wakes whoever waits with the end of the work, a turn of the loop sooner than the end of its task would."""
+    try:
+        return await coroutine
+    finally:
+        if not waiter.done():
+            waiter.set_result(None)
 
 
 async def run_scope(
