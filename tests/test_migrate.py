@@ -105,6 +105,14 @@ def test_a_function_is_not_taken_for_a_module(tmp_path: Path, used: str) -> None
     assert [line for line, _ in left] == [2]
 
 
+@pytest.mark.parametrize("name", ["is_component_class", "trace_tool_span as span", "nonesuch", "_private"])
+def test_a_name_written_small_that_is_only_imported_is_not_taken_for_a_module(tmp_path: Path, name: str) -> None:
+    after, left = migrated(tmp_path, f"from autogen_core import AgentId, {name}\n")
+
+    assert after == f"from tinygen import AgentId\nfrom autogen_core import {name}\n"
+    assert [problem.split(" ")[0] for _, problem in left] == [f"autogen_core.{name.split(' ')[0]}"]
+
+
 @pytest.mark.parametrize("source", ["import autogen_core\n\0", "import autogen_core\nx = " + "-" * 50_000 + "1\n"])
 def test_what_the_parser_cannot_take_is_left(tmp_path: Path, source: str) -> None:
     after, left = migrated(tmp_path, source)

@@ -58,6 +58,10 @@ _INSTEAD = {  # what to do where there is no counterpart
         "listen() tells of agents, models and tools as they work",
     ),
 }
+_MODULES = {  # what is written small and is no name, where a program imports it and uses nothing of it
+    *"agents base cache_store code_executor code_executors conditions exceptions logging memory messages".split(),
+    *"model_context models state teams tool_agent tools ui utils".split(),
+}
 _LOGGERS = re.compile(r"autogen_(core|agentchat)(\.(events|trace))?")
 _LOGGING = "runs are logged to EVENT_LOGGER_NAME, and only inside `with log_events():`"
 _COMMAND = re.compile(r"^([ \t]*)[%!]", re.MULTILINE)  # what IPython runs itself
@@ -272,7 +276,7 @@ class _Rewriting:
             here = each.asname or each.name
             if name := self._name(each.name):
                 moved.append(each if name == each.name else ast.alias(name, here))
-            elif here in self._modules.keys() - self._kept and ("." not in module or here in self._used):
+            elif here in self._modules.keys() - self._kept and (here in self._used or each.name in _MODULES):
                 modules.append(f"import {self._package} as {here}")
             else:
                 left.append(each)
