@@ -279,6 +279,20 @@ def test_every_name_of_autogens_is_here_or_has_a_word_on_what_to_do(tmp_path: Pa
     assert not left or module.startswith("autogen_core")
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("GeneralError", "BedrockInfo", "OpenAIAssistantAgent", "MagenticOneCoderAgent", "SKChatCompletionAdapter"),
+        *("LlamaCppChatCompletionClient", "AzureAIChatCompletionClient", "ChromaDBVectorMemory", "TextCanvasMemory"),
+        *("GlobalSearchTool", "LocalSearchTool", "LangChainToolAdapter", "McpWorkbench", "HttpTool", "FileSurfer"),
+    ],
+)
+def test_what_is_in_no_part_of_tinygen_has_a_word_on_what_to_do(tmp_path: Path, name: str) -> None:
+    _, [(_, problem)] = migrated(tmp_path, f"from autogen_ext import {name}\n")
+
+    assert " has no counterpart here (" in problem
+
+
 def test_what_is_logged_otherwise_is_noted_with_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "program.py"
     file.write_text("from autogen_core import EVENT_LOGGER_NAME\nx = 'autogen_agentchat.events'\n")

@@ -39,12 +39,19 @@ _RENAMED = {
     "Team": "BaseGroupChat",
 }
 _INSTEAD = {  # what to do where there is no counterpart
+    "AzureAIChatCompletionClient": "create_client('azure:NAME'), or 'github:NAME' for GitHub's models",
     "AzureTokenProvider": "azure_ad_token_provider takes a function that returns the token",
     "BaseGroupChatManager": "derive the team from BaseGroupChat and define select_speakers",
+    "BedrockInfo": "bedrock_info takes a dict",
     "DiskCacheStore": "SQLiteCacheStore keeps answers in a file",
+    "GeneralError": "catch TinygenError",
+    "LangChainToolAdapter": "a function that calls it is a tool",
+    "LlamaCppChatCompletionClient": "create_client('llamacpp:NAME') asks a llama.cpp server",
     "MagenticOne": "MagenticOneGroupChat is the team",
+    "MagenticOneCoderAgent": "an AssistantAgent with a system_message",
     "PROTOBUF_DATA_CONTENT_TYPE": "messages travel as JSON",
     "RichConsole": "Console prints in colour",
+    "SKChatCompletionAdapter": "create_client() knows the providers by name",
     "SequentialRoutedAgent": "set sequential = True in the class",
     "is_component_class": "issubclass(it, Component)",
     "is_component_instance": "isinstance(it, Component)",
@@ -56,6 +63,30 @@ _INSTEAD = {  # what to do where there is no counterpart
     **dict.fromkeys(
         "trace_create_agent_span trace_invoke_agent_span trace_tool_span".split(),
         "listen() tells of agents, models and tools as they work",
+    ),
+    **dict.fromkeys(
+        "ChromaDBVectorMemory Mem0Memory RedisMemory TextCanvasMemory".split(),
+        "derive from Memory and define query and add, around the store",
+    ),
+    **dict.fromkeys(
+        "GlobalSearchTool HttpTool LocalSearchTool PythonCodeExecutionTool".split(),
+        "a function that does it is a tool",
+    ),
+    **dict.fromkeys(
+        "OpenAIAgent OpenAIAssistantAgent".split(),
+        "an AssistantAgent with an OpenAIResponsesClient",
+    ),
+    **dict.fromkeys(
+        "McpWorkbench SseServerParams StdioServerParams StreamableHttpServerParams mcp_server_tools".split(),
+        "MCP is not here yet",
+    ),
+    **dict.fromkeys(
+        "FileSurfer GrpcWorkerAgentRuntime GrpcWorkerAgentRuntimeHost MultimodalWebSurfer VideoSurfer".split(),
+        "not here yet",
+    ),
+    **dict.fromkeys(
+        "DockerCommandLineCodeExecutor DockerJupyterCodeExecutor JupyterCodeExecutor".split(),
+        "not here yet; LocalCommandLineCodeExecutor runs code on this machine, in no sandbox",
     ),
 }
 _MODULES = {  # what is written small and is no name, where a program imports it and uses nothing of it
