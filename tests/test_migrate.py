@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import tinygen
 from tinygen.__main__ import main
 from tinygen.migrate import migrate, write
 
@@ -299,6 +303,35 @@ def test_what_is_logged_otherwise_is_noted_with_its_line(tmp_path: Path, capsys:
 
     assert main(["migrate", str(file)]) == 0
     assert [line.split(": ")[0] for line in capsys.readouterr().err.splitlines()][:2] == [f"{file}:1", f"{file}:2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("AssistantAgnt", "; did you mean 'AssistantAgent'?"),
+        ("creat_client", "; did you mean 'create_client'?"),
+        ("Team", ": it is BaseGroupChat here"),
+        ("HttpTool", ": a function that does it is a tool"),
+        ("McpWorkbench", ": MCP is not here yet"),
+    ],
+)
+def test_a_name_that_is_not_in_the_package_is_answered_with_what_to_do(name: str, advice: str) -> None:
+    with pytest.raises(ImportError, match=re.escape(f"cannot import name {name!r} from 'tinygen'{advice}")):
+        exec(f"from tinygen import {name}")
+    with pytest.raises(AttributeError, match=re.escape(f"module 'tinygen' has no attribute {name!r}{advice}")):
+        getattr(tinygen, name)
+    assert not hasattr(tinygen, name)
+
+
+def test_a_name_like_no_other_and_a_module_are_looked_up_as_ever() -> None:
+    with pytest.raises(ImportError, match="cannot import name 'Xyzzy_plugh'"):
+        exec("from tinygen import Xyzzy_plugh")
+    for private in ("__wrapped__", "_AssistantAgent"):
+        with pytest.raises(AttributeError, match=f"no attribute '{private}'$"):
+            getattr(tinygen, private)
+    program = "from tinygen import codec, runner; import sys; print('tinygen.migrate' in sys.modules)"
+    source = Path(str(tinygen.__file__)).parent.parent
+    assert subprocess.run([sys.executable, "-c", program], cwd=source, capture_output=True).stdout == b"False\n"
 
 
 def a_notebook(folder: Path, *cells: str, **style: Any) -> Path:

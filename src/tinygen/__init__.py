@@ -377,11 +377,26 @@ else:
     def __getattr__(name):
         module = _HOME.get(name)
         if module is None:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            raise _missing(name)
         from importlib import import_module
 
         value = globals()[name] = getattr(import_module(f".{module}", __name__), name)
         return value
+
+    def _missing(name):
+        """The error for a name that is not here: an ImportError where an import asks for it, whose words are shown."""
+        import sys
+        from importlib.machinery import PathFinder
+
+        text = f"module {__name__!r} has no attribute {name!r}"
+        if name.startswith("_") or PathFinder.find_spec(f"{__name__}.{name}", __path__):  # a module to be loaded
+            return AttributeError(text)
+        from .migrate import advice
+
+        hint = advice(name)
+        if hint and sys._getframe(2).f_code.co_name == "_handle_fromlist":  # of importlib
+            return ImportError(f"cannot import name {name!r} from {__name__!r}{hint}", name=name, path=__file__)
+        return AttributeError(f"{text}{hint}")
 
     def __dir__():
         return sorted({*globals(), *__all__})

@@ -18,6 +18,7 @@ from itertools import product
 from pathlib import Path
 
 from . import codec
+from .errors import did_you_mean
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -148,6 +149,17 @@ def write(migration: Migration) -> None:
     with tokenize.open(migration.path) as opened:
         encoding = opened.encoding
     migration.path.write_bytes(migration.after.encode(encoding))
+
+
+def advice(name: str) -> str:
+    """What to say of a name that is not in the package, behind it: "" if nothing is known of it."""
+    known = sys.modules[__package__ or ""].__all__
+    if name in _RENAMED:
+        return f": it is {_RENAMED[name]} here"
+    if name in _INSTEAD:
+        return f": {_INSTEAD[name]}"
+    hint = did_you_mean(name, known)
+    return hint if hint.startswith("; did") else ""
 
 
 def _program(path: Path, source: str) -> Migration:
