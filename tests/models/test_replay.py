@@ -359,3 +359,17 @@ async def test_a_synchronous_tool_may_ask_a_model_in_an_event_loop_of_its_own() 
     result = await agent.run(task="go", limits=RunLimits(model_calls=1))
 
     assert result.messages[-1].to_text() == "forty-two"
+
+
+@pytest.mark.parametrize("messages", ["hello", [{"role": "user"}], [*ASKED, TextMessage(content="x", source="u")]])
+@pytest.mark.parametrize("whole", [True, False])
+async def test_what_is_no_message_for_a_model_is_refused(messages: Any, whole: bool) -> None:
+    usage = RequestUsage(0, 0)
+    reply = CreateResult(finish_reason="stop", content="x", usage=usage, cached=False) if whole else "x"
+    client = ReplayChatCompletionClient([reply])
+
+    with pytest.raises(ConfigError, match="is not a message for a model; give a System, User or AssistantMessage"):
+        await client.create(messages)
+    assert (client.unconsumed, client.create_calls) == ([reply], [])
+    with pytest.raises(ConfigError, match="is not a message for a model"):
+        client.count_tokens(messages)

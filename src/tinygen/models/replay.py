@@ -6,7 +6,16 @@ import asyncio
 from inspect import isawaitable
 
 from ..errors import ConfigError
-from ..messages import CreateResult, FunctionCall, FunctionExecutionResult, RequestUsage
+from ..messages import (
+    AssistantMessage,
+    CreateResult,
+    FunctionCall,
+    FunctionExecutionResult,
+    FunctionExecutionResultMessage,
+    RequestUsage,
+    SystemMessage,
+    UserMessage,
+)
 from ..records import Record
 from . import ChatCompletionClient, cancellable, permissive, pieces_of, schema_of
 
@@ -23,6 +32,7 @@ if TYPE_CHECKING:
     Data: TypeAlias = "str | CreateResult | Sequence[FunctionCall]"
     Reply: TypeAlias = "Data | BaseException | Delayed | Chunks | Callable[[ReplayRequest], Any]"
 
+_MESSAGES = (UserMessage, AssistantMessage, FunctionExecutionResultMessage, SystemMessage)
 _WINDOW = 10_000  # tokens that `remaining_tokens` counts down from, as AutoGen's
 _CONVERSATIONS = 64  # how many the word counts are kept of
 
@@ -145,7 +155,7 @@ class ReplayChatCompletionClient(ChatCompletionClient):
 
     def count_tokens(self, messages: Sequence[LLMMessage], *, tools: Sequence[Tool | ToolSchema] = ()) -> int:
         """The words of the messages."""
-        return sum(_words(message.content) for message in messages)
+        return sum(_words(_content(message)) for message in messages)
 
     def remaining_tokens(self, messages: Sequence[LLMMessage], *, tools: Sequence[Tool | ToolSchema] = ()) -> int:
         """What is left of 10,000 words."""
@@ -167,6 +177,8 @@ class ReplayChatCompletionClient(ChatCompletionClient):
             extra_create_args=extra_create_args,
             index=self._index,
         )
+        if request.messages:
+            _content(request.messages[-1])
         self.create_calls.append(request)
         return request
 
@@ -237,7 +249,7 @@ class ReplayChatCompletionClient(ChatCompletionClient):
         if messages[: len(known)] != known:
             known, words = [], 0
         for message in messages[len(known) :]:
-            words += _words(message.content)
+            words += _words(_content(message))
         self._counted[id(messages[0])] = (messages, words)
         return words
 
@@ -272,6 +284,12 @@ def _known(where: str, reply: T) -> T:
             f"function of the request, not {reply!r}"
         )
     return reply
+
+
+def _content(message: LLMMessage) -> Any:
+    if not isinstance(message, _MESSAGES):
+        raise ConfigError(f"{message!r:.200} is not a message for a model; give a System, User or AssistantMessage")
+    return message.content
 
 
 def _words(content: Any) -> int:
