@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -281,6 +281,22 @@ def test_a_lambda_needs_a_name() -> None:
         FunctionTool(lambda a: a)
 
     assert FunctionTool(lambda a: a, name="same").schema["parameters"]["required"] == ["a"]
+
+
+def test_a_function_that_yields_is_no_tool() -> None:
+    async def stream(city: str) -> AsyncIterator[str]:
+        yield city
+
+    def pieces(city: str) -> Iterator[str]:
+        yield city
+
+    class Streaming:
+        async def __call__(self, city: str) -> AsyncIterator[str]:
+            yield city
+
+    for func in (stream, pieces, functools.partial(stream, "x"), Streaming()):
+        with pytest.raises(ConfigError, match="yields; let it return its result, or derive from BaseStreamTool"):
+            FunctionTool(func, name="f")  # type: ignore[arg-type]
 
 
 def test_a_function_is_read_once_for_all_its_tools() -> None:

@@ -74,6 +74,8 @@ class FunctionTool(BaseTool["Any", "Any"]):
             check_strict(self._name, self._parameters())
         elif _may_take_anything(func, self._target):
             _parameters_of(func, self._name)
+        if _yields(func) or _yields(type(func).__call__):
+            raise ConfigError(f"tool {self._name!r} yields; let it return its result, or derive from BaseStreamTool")
         self._is_async = inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(type(func).__call__)
 
     @property
@@ -167,6 +169,10 @@ def _name_of(func: Any) -> str:
     if not isinstance(name, str) or name == "<lambda>":
         raise ConfigError(f"{func!r} needs a name as a tool: FunctionTool(func, name=...)")
     return name
+
+
+def _yields(func: Any) -> bool:
+    return inspect.isasyncgenfunction(func) or inspect.isgeneratorfunction(func)
 
 
 def _may_take_anything(func: Any, target: Any) -> bool:
