@@ -1206,7 +1206,7 @@ async def test_tools_are_listed_in_the_same_list_each_time() -> None:
 
 
 def test_two_tools_of_one_name_are_refused() -> None:
-    with pytest.raises(ConfigError, match="two tools are named 'add'"):
+    with pytest.raises(ConfigError, match=r"two tools are named 'add'; .* FunctionTool\(function, name=...\), or "):
         StaticWorkbench([add, positional], {"positional": ToolOverride(name="add")})
     with pytest.raises(ConfigError, match="two tools are named 'add'"):
         StaticWorkbench([add, FunctionTool(add)])

@@ -132,7 +132,8 @@ class StaticWorkbench(Workbench):
             override = self._overrides.get(tool.name)
             name = (override and override.name) or tool.name
             if name in self._offered:
-                raise ConfigError(f"two tools are named {name!r}; give one another name in tool_overrides")
+                how = "FunctionTool(function, name=...), or tool_overrides of a workbench"
+                raise ConfigError(f"two tools are named {name!r}; give one another name: {how}")
             self._offered[name] = tool
 
     async def list_tools(self) -> list[ToolSchema]:
