@@ -359,7 +359,7 @@ class Shouting(tinygen.TerminationCondition):
 def test_a_class_of_ones_own_is_known_once_it_is_registered() -> None:
     class Mine(Shouting): ...
 
-    with pytest.raises(EncodeError, match=r"^\$: .*Mine has no name in documents; register it"):
+    with pytest.raises(EncodeError, match=r"^\$: .*Mine has no name in documents; register it .*\(..., provider="):
         Mine(2).dump_component()
     register_component(Mine, "acme.Mine")
 

@@ -84,9 +84,8 @@ def register_component(target: T, provider: str | None = None) -> T:
         provider: its name in documents. Left out, `component_provider_override` of the class, else where it is defined.
     """
     if provider is None:
-        provider = vars(target).get("component_provider_override") if isinstance(target, type) else None
-        provider = provider or f"{getattr(target, '__module__', '')}.{getattr(target, '__qualname__', '')}"
-        if "<" in provider or provider.startswith(".") or provider.endswith("."):
+        provider = _own_name(target)
+        if not provider:
             raise ConfigError(f"{target!r} has no name of its own that lasts; pass provider='...'")
     if not callable(target) or type(target).__hash__ is None:
         raise ConfigError(f"register_component takes a class or a function, not {target!r:.80}")
@@ -98,6 +97,13 @@ def register_component(target: T, provider: str | None = None) -> T:
     _registered[provider] = target
     _provider_of.setdefault(target, provider)
     return target
+
+
+def _own_name(target: Any) -> str:
+    """The name that the class chose, or else where it or a function is defined; "" if that does not last."""
+    chosen = vars(target).get("component_provider_override") if isinstance(target, type) else None
+    name: str = chosen or f"{getattr(target, '__module__', '')}.{getattr(target, '__qualname__', '')}"
+    return "" if "<" in name or name.startswith(".") or name.endswith(".") else name
 
 
 def _origin(target: Any) -> tuple[Any, Any]:
@@ -117,7 +123,8 @@ def provider_of(target: Any, path: str) -> str:
     if name in _OURS and _our(name) is target:
         return _OWN + name
     what = getattr(target, "__qualname__", None) or f"a {type(target).__name__}"
-    raise EncodeError(path, f"{what} has no name in documents; register it with register_component")
+    how = "register_component" if _own_name(target) else "register_component(..., provider='...')"
+    raise EncodeError(path, f"{what} has no name in documents; register it with {how}")
 
 
 def find(provider: Any, path: str) -> tuple[Any, bool]:
