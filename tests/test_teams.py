@@ -30,6 +30,7 @@ from tinygen import (
     TextMessage,
 )
 from tinygen.codec import loads
+from tinygen.models import permissive
 
 
 def texts(result: TaskResult) -> list[str]:
@@ -154,6 +155,22 @@ async def test_a_limit_ends_the_run_with_what_there_is(limits: RunLimits, reason
     result = await team.run(task="x", limits=limits)
     assert str(result.stop_reason).startswith(reason)
     assert len(result.messages) == count
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [
+        (RunLimits(tokens=2), "limit passed: tokens (3 of 2)"),
+        (RunLimits(cost=1), "limit passed: cost (3 of 1)"),
+        (RunLimits(tokens=3, cost=3, model_calls=1), None),
+    ],
+)
+async def test_an_agent_whose_only_call_took_more_than_allowed_says_so(limits: RunLimits, reason: str | None) -> None:
+    price = {"prompt": 1e6, "completion": 1e6}
+    model = ReplayChatCompletionClient(["two words"], model_info={**permissive("unknown"), "price": price})
+    result = await AssistantAgent("a", model, system_message=None).run(task="x", limits=limits)
+    assert result.stop_reason == reason
+    assert result.messages[-1].to_text() == "two words"
 
 
 async def tick() -> str:

@@ -261,7 +261,7 @@ class BaseChatAgent(TaskRunner):
             if run.ending:
                 raise
             raise AgentFailed(self.name, 1, None, stray) from stray
-        return None
+        return run.ledger.passed()
 
     async def _work(self, task: Sequence[BaseChatMessage], run: Run, marks: list[Undo]) -> None:
         if run.around:

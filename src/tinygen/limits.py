@@ -17,7 +17,8 @@ class RunLimits(Record):
     """What a run, and all it starts, may use. None is unlimited.
 
     `timeout` is in seconds and interrupts calls in flight; `cost` is in the currency of the clients' prices. The
-    others stop the next call or message, so calls made side by side can overshoot tokens and cost by their number.
+    others stop the next call or message, so calls made side by side can overshoot tokens and cost by their number. An
+    agent's run that passed one of those with its last calls is complete, and its stop reason says so.
     """
 
     timeout: float | None = None
@@ -97,6 +98,14 @@ class Ledger:
                     ledger._sum_up(ledger.mark)
                 if ledger.tool:
                     tools = (ledger.tool, *tools)
+
+    def passed(self) -> str | None:
+        """What to say of calls that took more than what was left of a limit, after the last of them."""
+        tokens, limits = self.prompt_tokens + self.completion_tokens, self.limits
+        for limit, used, allowed in (("tokens", tokens, limits.tokens), ("cost", self.cost, limits.cost)):
+            if allowed is not None and used > allowed:
+                return f"limit passed: {limit} ({used:g} of {allowed:g})"
+        return None
 
     def charge(self, usage: RequestUsage, cost: float | None = 0.0, agent: str = "", model: str = "unknown") -> None:
         """Count the tokens, and what they cost (None if that is not known), after a call."""
