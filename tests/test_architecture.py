@@ -485,3 +485,39 @@ def test_two_copies_live_in_one_process(tmp_path: Path) -> None:
     programs = TEAM.format(package="one.vendor.kit") + TEAM.format(package="two.vendor.kit")
 
     assert run_alone(programs + OUTSIDE, tmp_path) == [STOPPED, STOPPED, ""]
+
+
+TWO_COPIES = """
+import tinygen, vendor.kit as other
+from tinygen.models.wrappers import FallbackClient
+replay = lambda kit: kit.ReplayChatCompletionClient(["x"])
+agent = lambda kit: kit.AssistantAgent("a", replay(kit))
+team = lambda kit, **options: kit.RoundRobinGroupChat([agent(kit)], **options)
+task = other.TextMessage(content="x", source="u")
+"""
+MIXED = [  # what is given something of another copy, what that is, and where its class is defined
+    ("tinygen.RoundRobinGroupChat([agent(other)])", "BaseChatAgent", "agents"),
+    ("tinygen.RoundRobinGroupChat([team(other)])", "BaseGroupChat", "teams"),
+    ("team(tinygen, termination_condition=other.MaxMessageTermination(2))", "TerminationCondition", "conditions"),
+    ("tinygen.AssistantAgent('a', replay(other))", "ChatCompletionClient", "models"),
+    ("FallbackClient([replay(other)])", "ChatCompletionClient", "models"),
+    ("tinygen.MessageFilterAgent('b', agent(other), None)", "BaseChatAgent", "agents"),
+    ("tinygen.SocietyOfMindAgent('b', team(other), replay(tinygen))", "TaskRunner", "runner"),
+    ("tinygen.AgentTool(agent(other))", "BaseChatAgent", "agents"),
+    ("tinygen.TeamTool(team(other), 't', 'x')", "TaskRunner", "runner"),
+    ("agent(tinygen).run_stream(task=task)", "BaseChatMessage", "messages"),
+    ("team(tinygen).run_stream(task=[task])", "BaseChatMessage", "messages"),
+]
+
+
+def test_what_is_of_another_copy_is_called_so_where_it_is_given(tmp_path: Path) -> None:
+    copy_to(tmp_path / "host" / "vendor" / "kit")
+    program = TWO_COPIES
+    for expression, _, _ in MIXED:
+        program += (
+            f"try: print({expression})\nexcept tinygen.ConfigError as error: print(str(error).split('; its ')[1])\n"
+        )
+
+    assert run_alone(program, PACKAGE.parent, tmp_path / "host") == [
+        f"{name} is of vendor.kit.{module}, not of tinygen.{module}: two copies do not mix" for _, name, module in MIXED
+    ]

@@ -26,7 +26,7 @@ from functools import partial
 from .branches import put_in_order
 from .cancellation import CancellationToken
 from .clock import new_id
-from .errors import AgentFailed, AlreadyRunning, ConfigError, StateError, Suspended, TinygenError
+from .errors import AgentFailed, AlreadyRunning, ConfigError, StateError, Suspended, TinygenError, of_another_copy
 from .journal import effect
 from .messages import (
     BaseAgentEvent,
@@ -429,8 +429,11 @@ def own(message: BaseAgentEvent | BaseChatMessage, name: str, scope: Scope | Non
 
 def expect_client(client: Any) -> None:
     """Raises `ConfigError` for what is no model client."""
-    if not hasattr(client, "create"):
-        raise ConfigError(f"model_client must be a ChatCompletionClient, not {client!r:.80}")
+    from .models import ChatCompletionClient
+
+    whose = of_another_copy(client, ChatCompletionClient)
+    if whose or not hasattr(client, "create"):
+        raise ConfigError(f"model_client must be a ChatCompletionClient, not {client!r:.80}{whose}")
 
 
 def current_token() -> CancellationToken:

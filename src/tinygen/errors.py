@@ -341,3 +341,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if near:
         return f"; did you mean {near[0]!r}?"
     return f"; known: {', '.join(map(repr, names)) or 'none'}"
+
+
+def of_another_copy(value: Any, *expected: type) -> str:
+    """What to say behind "not ..." of a value that is as expected, but made with another copy of the package."""
+    ours = {} if isinstance(value, expected) else {each.__name__: each.__module__ for each in expected}
+    for base in type(value).__mro__:
+        if (module := ours.get(base.__name__, base.__module__)) != base.__module__:
+            return f"; its {base.__name__} is of {base.__module__}, not of {module}: two copies do not mix"
+    return ""

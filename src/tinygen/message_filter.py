@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import aclosing
 
 from .agents import BaseChatAgent, expect_state, own
-from .errors import AlreadyRunning, ConfigError
+from .errors import AlreadyRunning, ConfigError, of_another_copy
 from .messages import BaseAgentEvent, BaseChatMessage, HandoffMessage, Response
 from .records import Record
 from .run import current_scope
@@ -65,7 +65,8 @@ class MessageFilterAgent(BaseChatAgent):
 
     def __init__(self, name: str, wrapped_agent: BaseChatAgent, filter: MessageFilterConfig) -> None:
         if not isinstance(wrapped_agent, BaseChatAgent):
-            raise ConfigError(f"wrapped_agent of {name!r} must be an agent, not {wrapped_agent!r:.80}")
+            whose = of_another_copy(wrapped_agent, BaseChatAgent)
+            raise ConfigError(f"wrapped_agent of {name!r} must be an agent, not {wrapped_agent!r:.80}{whose}")
         if not isinstance(filter, MessageFilterConfig):
             raise ConfigError(f"filter of {name!r} must be a MessageFilterConfig, not {filter!r:.80}")
         super().__init__(name, wrapped_agent.description)

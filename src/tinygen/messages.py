@@ -16,7 +16,7 @@ from datetime import datetime
 from weakref import WeakValueDictionary
 
 from .clock import new_id, now
-from .errors import ConfigError
+from .errors import ConfigError, of_another_copy
 from .records import SPARSE, Record, pydantic_schema
 from .usage import RequestUsage as RequestUsage
 from .usage import RunUsage as RunUsage
@@ -566,8 +566,11 @@ def as_messages(task: str | BaseChatMessage | Sequence[BaseChatMessage] | None) 
         return [task]
     messages = list(task) if isinstance(task, (list, tuple)) else []
     if not messages:
-        raise ConfigError(f"task must be text, a chat message, a non-empty list of chat messages or None, not {task!r}")
+        whose = of_another_copy(task, BaseChatMessage)
+        expected = "text, a chat message, a non-empty list of chat messages or None"
+        raise ConfigError(f"task must be {expected}, not {task!r}{whose}")
     for message in messages:
         if not isinstance(message, BaseChatMessage):
-            raise ConfigError(f"task holds {message!r}, which is not a chat message")
+            whose = of_another_copy(message, BaseChatMessage)
+            raise ConfigError(f"task holds {message!r}, which is not a chat message{whose}")
     return messages

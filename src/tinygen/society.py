@@ -6,7 +6,7 @@ from contextlib import aclosing
 from functools import partial
 
 from .agents import expect_client, expect_state
-from .errors import ConfigError, Suspended
+from .errors import ConfigError, Suspended, of_another_copy
 from .messages import (
     AssistantMessage,
     BaseAgentEvent,
@@ -79,7 +79,8 @@ class SocietyOfMindAgent(ModelAgent):
     ) -> None:
         super().__init__(name, description, model_client, model_context)
         if not isinstance(team, TaskRunner):
-            raise ConfigError(f"team of {name!r} must be a team, not {team!r:.80}")
+            whose = of_another_copy(team, TaskRunner)
+            raise ConfigError(f"team of {name!r} must be a team, not {team!r:.80}{whose}")
         expect_client(model_client)
         self._team = team
         self._instruction = instruction

@@ -15,7 +15,7 @@ import re
 from contextlib import aclosing, asynccontextmanager
 
 from .agents import BaseChatAgent
-from .errors import ConfigError, Suspended, ToolError
+from .errors import ConfigError, Suspended, ToolError, of_another_copy
 from .messages import BaseChatMessage, TaskResult
 from .records import Record
 from .run import current_scope
@@ -107,7 +107,8 @@ class AgentTool(_TaskTool):
 
     def __init__(self, agent: BaseChatAgent, return_value_as_last_message: bool = False) -> None:
         if not isinstance(agent, BaseChatAgent):
-            raise ConfigError(f"agent must be an agent, not {agent!r:.80}; for a team there is TeamTool")
+            whose = of_another_copy(agent, BaseChatAgent) or "; for a team there is TeamTool"
+            raise ConfigError(f"agent must be an agent, not {agent!r:.80}{whose}")
         super().__init__(agent, agent.name, agent.description, return_value_as_last_message)
 
 
@@ -125,7 +126,8 @@ class TeamTool(_TaskTool):
         self, team: TaskRunner, name: str, description: str, return_value_as_last_message: bool = False
     ) -> None:
         if not isinstance(team, TaskRunner):
-            raise ConfigError(f"team of tool {name!r} must be a team, not {team!r:.80}")
+            whose = of_another_copy(team, TaskRunner)
+            raise ConfigError(f"team of tool {name!r} must be a team, not {team!r:.80}{whose}")
         super().__init__(team, name, description, return_value_as_last_message)
 
 

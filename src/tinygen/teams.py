@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from .agents import BaseChatAgent, expect_state
 from .cancellation import CancellationToken
 from .conditions import FunctionalTermination, TerminationCondition
-from .errors import ConfigError, DecodeError, StateError, Suspended
+from .errors import ConfigError, DecodeError, StateError, Suspended, of_another_copy
 from .messages import BaseAgentEvent, BaseChatMessage, SelectSpeakerEvent
 from .runner import TaskRunner
 from .seats import Seats, blame
@@ -135,9 +135,8 @@ class BaseGroupChat(TaskRunner):
         if max_turns is not None and (type(max_turns) is not int or max_turns < 1):
             raise ConfigError(f"max_turns must be a whole number of at least 1, or None, not {max_turns!r}")
         if termination_condition is not None and not isinstance(termination_condition, TerminationCondition):
-            raise ConfigError(
-                f"termination_condition must be a TerminationCondition, not {termination_condition!r:.80}"
-            )
+            found = f"{termination_condition!r:.80}{of_another_copy(termination_condition, TerminationCondition)}"
+            raise ConfigError(f"termination_condition must be a TerminationCondition, not {found}")
         if runtime is not None and not hasattr(runtime, "register_agent_instance"):
             raise ConfigError(f"runtime must be an AgentRuntime, not {runtime!r:.80}")
         if name is not None and not isinstance(name, str):
@@ -505,7 +504,8 @@ def _check_participants(team: str, participants: Sequence[Any], manager: str) ->
     names: list[str] = []
     for at, participant in enumerate(participants):
         if not isinstance(participant, (BaseChatAgent, BaseGroupChat)):
-            raise ConfigError(f"participants[{at}] of {team} must be an agent or a team, not {participant!r}")
+            whose = of_another_copy(participant, BaseChatAgent, BaseGroupChat)
+            raise ConfigError(f"participants[{at}] of {team} must be an agent or a team, not {participant!r}{whose}")
         if participant.name in names:
             raise ConfigError(f"{team} has two participants named {participant.name!r}; names must be unique")
         if participant.name == manager:  # whose state stands beside theirs

@@ -13,7 +13,15 @@ import copy
 import threading
 from dataclasses import dataclass
 
-from ..errors import ConfigError, IncompleteResponse, ModelError, RateLimitError, RequestError, positive_int
+from ..errors import (
+    ConfigError,
+    IncompleteResponse,
+    ModelError,
+    RateLimitError,
+    RequestError,
+    of_another_copy,
+    positive_int,
+)
 from ..journal import remark, what_failed
 from ..messages import CreateResult, RequestUsage
 from . import ChatCompletionClient, will_answer
@@ -108,7 +116,8 @@ class Wrapper(ChatCompletionClient):
 def _unheard(client: ChatCompletionClient) -> Ask:
     """How to ask a client within a call that listeners were told of: as it is asked by others, but silently."""
     if not isinstance(client, ChatCompletionClient):
-        raise ConfigError(f"expected a model client, a ChatCompletionClient, not {client!r:.200}")
+        whose = of_another_copy(client, ChatCompletionClient)
+        raise ConfigError(f"expected a model client, a ChatCompletionClient, not {client!r:.200}{whose}")
     asks: list[Any] = []
     for name in ("create", "create_stream"):
         ours = getattr(type(client), name) is getattr(ChatCompletionClient, name)  # not overridden by the user
