@@ -347,6 +347,12 @@ def test_a_model_can_be_told_of_the_functions() -> None:
     assert told == "functions\ndef greeting(name: 'str') -> 'Path':\n    Greets somebody."
 
 
+def test_what_an_executor_was_given_can_be_read() -> None:
+    executor = LocalCommandLineCodeExecutor(functions=[greeting], functions_module="tools", cleanup_temp_files=False)
+
+    assert (executor.functions, executor.functions_module, executor.cleanup_temp_files) == ([greeting], "tools", False)
+
+
 # --- where it writes
 
 

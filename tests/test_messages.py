@@ -219,6 +219,7 @@ def test_pictures_keep_their_bytes() -> None:
     picture = Image(PNG)
     assert Image.from_uri(picture.data_uri) == Image.from_base64(picture.to_base64()) == picture
     assert picture.to_openai_format("low")["image_url"]["detail"] == "low"
+    assert picture._repr_html_() == f'<img src="{picture.data_uri}"/>'
     message = MultiModalMessage(content=["see", picture], source="u")
     assert MultiModalMessage.load(message.dump()) == message
     assert (message.to_text(), message.to_model_text()) == ("see\n<image>", "see\n[image]")

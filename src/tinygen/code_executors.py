@@ -161,6 +161,21 @@ class LocalCommandLineCodeExecutor(CodeExecutor):
         return self._timeout
 
     @property
+    def functions(self) -> list[Callable[..., Any]]:
+        """What the code can import."""
+        return [function for function, _ in self._sources]
+
+    @property
+    def functions_module(self) -> str:
+        """The module it imports them from."""
+        return self._functions_module
+
+    @property
+    def cleanup_temp_files(self) -> bool:
+        """Whether the files of blocks without a name are removed."""
+        return self._cleanup
+
+    @property
     def work_dir(self) -> Path:
         """Where code is written and runs; made if it is not there."""
         folder = self._named or self._private

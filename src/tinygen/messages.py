@@ -187,6 +187,9 @@ class Image:
         """This picture as a `data:` URI."""
         return f"data:{self.media_type};base64,{self.to_base64()}"
 
+    def _repr_html_(self) -> str:
+        return f'<img src="{self.data_uri}"/>'  # for notebooks
+
     def to_base64(self) -> str:
         """The bytes as base64 text."""
         return base64.b64encode(self.data).decode("ascii")

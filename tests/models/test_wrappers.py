@@ -405,7 +405,8 @@ def test_capabilities_are_those_that_all_have() -> None:
     blind = ReplayChatCompletionClient([], {**info, "vision": False, "family": "blind"})
     priced = ReplayChatCompletionClient([], {**info, "price": {"prompt": 1.0, "completion": 1.0}})
 
-    assert FallbackClient([model(), blind]).model_info == {**info, "vision": False}
+    several = FallbackClient([model(), blind])
+    assert several.capabilities == several.model_info == {**info, "vision": False}
     assert "price" in FallbackClient([priced, priced]).model_info
     assert "price" not in LoadBalancingClient([priced, blind]).model_info
 

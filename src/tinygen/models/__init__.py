@@ -103,6 +103,11 @@ class ChatCompletionClient(Component):
         """What the model can do; permissive unless a client knows better."""
         return permissive("unknown")
 
+    @property
+    def capabilities(self) -> ModelInfo:
+        """`model_info`, by the name it had before."""
+        return self.model_info
+
     async def create(
         self,
         messages: Sequence[LLMMessage],
