@@ -14,7 +14,7 @@ import pytest
 
 import tinygen
 from tinygen.__main__ import main
-from tinygen.migrate import migrate, write
+from tinygen.migrate import _INSTEAD, _RENAMED, migrate, write
 
 
 def migrated(folder: Path, source: str) -> tuple[str, list[tuple[int, str]]]:
@@ -295,6 +295,12 @@ def test_what_is_in_no_part_of_tinygen_has_a_word_on_what_to_do(tmp_path: Path, 
     _, [(_, problem)] = migrated(tmp_path, f"from autogen_ext import {name}\n")
 
     assert " has no counterpart here (" in problem
+
+
+def test_every_name_that_migrate_has_a_word_on_stands_in_the_guide() -> None:
+    guide = Path(__file__).parent.parent.joinpath("docs", "migration.md").read_text(encoding="utf-8")
+
+    assert [name for name in (*_RENAMED, *_INSTEAD) if f"`{name}`" not in guide] == []
 
 
 def test_what_is_logged_otherwise_is_noted_with_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

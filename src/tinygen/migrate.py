@@ -85,6 +85,7 @@ _INSTEAD = {  # what to do where there is no counterpart
         "FileSurfer GrpcWorkerAgentRuntime GrpcWorkerAgentRuntimeHost MultimodalWebSurfer VideoSurfer".split(),
         "not here yet",
     ),
+    "create_default_code_executor": "LocalCommandLineCodeExecutor runs code on this machine, in no sandbox",
     **dict.fromkeys(
         "DockerCommandLineCodeExecutor DockerJupyterCodeExecutor JupyterCodeExecutor".split(),
         "not here yet; LocalCommandLineCodeExecutor runs code on this machine, in no sandbox",
