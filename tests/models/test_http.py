@@ -46,7 +46,7 @@ from tinygen.messages import CreateResult, RequestUsage, UserMessage
 from tinygen.models.asks import Request
 from tinygen.models.http import Lines
 from tinygen.models.lines import Guard
-from tinygen.models.openai import OpenAIChatCompletionClient
+from tinygen.models.openai import AzureOpenAIChatCompletionClient, OpenAIChatCompletionClient
 from tinygen.models.sse import EventDecoder, LineDecoder
 
 SECRET = "sk-live-0123456789"
@@ -610,7 +610,7 @@ async def test_a_certificate_that_cannot_be_verified_is_refused(tmp_path: Path) 
 CALL = """
 import asyncio, sys
 from tinygen.messages import UserMessage
-from tinygen.models.openai import OpenAIChatCompletionClient
+from tinygen.models.openai import AzureOpenAIChatCompletionClient, OpenAIChatCompletionClient
 
 async def main():
     model = OpenAIChatCompletionClient(model="m", api_key="sk-0123456789", base_url=sys.argv[1], max_retries=0)
@@ -932,3 +932,74 @@ def test_empty_lines_of_data_count_too() -> None:
         decoder = EventDecoder(limit=100)
         with pytest.raises(ResponseTooLarge):
             decoder.feed(line * 200)
+
+
+# --- where an error came from
+
+
+@pytest.mark.parametrize(
+    ("reply", "options", "kind"),
+    [
+        (Reply(connect="reset"), {}, ConnectionFailed),
+        (Reply(connect="close"), {}, ConnectionFailed),
+        (Reply(end="hang", framing="chunked"), {"timeout": 0.05}, ModelTimeout),
+        (Reply(end="hang", framing="chunked"), {"read_timeout": 0.05}, ModelTimeout),
+        (sse_reply(chunk("half"), done=False), {}, IncompleteResponse),
+        (json_reply([]), {}, ProtocolError),
+        (json_reply({}, 503), {}, ServerError),
+    ],
+)
+async def test_every_error_names_the_model_and_the_server_with_its_port(
+    reply: Reply, options: dict[str, Any], kind: type[ModelError]
+) -> None:
+    async with Loopback([reply]) as server:
+        with pytest.raises(kind) as failed:
+            await client(server.url, model="ada-9", **options).create(QUESTION)
+
+    assert f"model 'ada-9' at {server.url.split('/')[2]}: " in str(failed.value)
+    assert str(failed.value).count("ada-9") == 1
+
+
+async def test_a_server_that_is_not_there_is_named_with_what_to_check() -> None:
+    async with Loopback([]) as server:
+        address = server.url
+    with pytest.raises(ConnectionFailed, match=r"model 'm' at 127\.0\.0\.1:\d+: .*Check base_url") as failed:
+        await client(address, max_retries=1).create(QUESTION)
+
+    assert str(failed.value).endswith("(tried 2 times)")
+
+
+async def test_a_server_without_tls_is_told_from_one_that_is_not_there() -> None:
+    async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(plain, "127.0.0.1", 0)
+    address = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    with pytest.raises(ConnectionFailed, match="If it speaks plain HTTP, its base_url begins with http://"):
+        await client(address).create(QUESTION)
+    server.close()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_web_page_in_the_place_of_an_answer_leads_to_the_address(stream: bool) -> None:
+    page = Reply(200, {"content-type": "text/html"}, b"<!doctype html><title>Welcome</title>")
+    async with Loopback([page]) as server:
+        model = client(server.url)
+        with pytest.raises(ProtocolError, match=r"Welcome.*check base_url"):
+            await (said_by(model.create_stream(QUESTION)) if stream else model.create(QUESTION))
+
+
+async def test_a_token_that_does_not_come_in_time_is_missing_at_a_server() -> None:
+    async def never() -> str:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    model = AzureOpenAIChatCompletionClient(
+        model="m", azure_endpoint="http://localhost:9", azure_ad_token_provider=never, timeout=0.05
+    )
+    with pytest.raises(ModelTimeout, match=r"^model 'm' at localhost:9: ") as failed:
+        await model.create(QUESTION)
+
+    assert failed.value.provider == "azure"

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from loopback import Loopback, Reply
 from steps import CountingLoop, run_counted
 from tinygen import (
     AssistantAgent,
@@ -26,6 +27,7 @@ from tinygen import (
     LoadBalancingClient,
     ModelError,
     ModelTimeout,
+    OpenAIChatCompletionClient,
     ProtocolError,
     RateLimitedClient,
     RateLimiter,
@@ -110,6 +112,22 @@ async def test_when_all_fail_the_last_error_names_the_others(stream: bool) -> No
 
     assert (caught.value.retry_after, caught.value.status, caught.value.__cause__) == (3.0, 429, last)
     assert str(last) == "slow down"
+
+
+async def test_servers_on_one_host_are_told_apart_and_no_second_fallback_is_advised() -> None:
+    async with Loopback([Reply(500), Reply(500)]) as first, Loopback([Reply(500)]) as second:
+        clients = [
+            OpenAIChatCompletionClient(model=name, base_url=server.url, max_retries=0)
+            for name, server in (("ada", first), ("bob", second))
+        ]
+        with pytest.raises(ServerError, match="FallbackClient"):
+            await clients[0].create(ASKED)
+        with pytest.raises(ServerError) as caught:
+            await FallbackClient(clients).create(ASKED)
+
+    for name, server in (("ada", first), ("bob", second)):
+        assert f"model {name!r} at {server.url.split('/')[2]}" in str(caught.value)
+    assert "FallbackClient" not in str(caught.value)
 
 
 async def test_no_other_client_is_asked_once_a_piece_was_shown() -> None:

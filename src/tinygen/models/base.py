@@ -35,7 +35,7 @@ from .keys import bearer, host_of
 from .prices import price_of
 from .sse import EventDecoder
 from .tokens import TokenCounter
-from .wire import BAD_KEY, QUOTA, complaint, parse, presentable, shown, start_of
+from .wire import BAD_KEY, OR_ANOTHER, QUOTA, complaint, parse, presentable, shown, start_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -349,7 +349,7 @@ class HTTPChatCompletionClient(ChatCompletionClient):
                 f"Ask again later, or pace them (RateLimitedClient)."
             )
         if status >= 500:
-            return ServerError(f"{self.provider} failed {words}. Ask again later, or another model (FallbackClient).")
+            return ServerError(f"{self.provider} failed {words}. Ask again later{OR_ANOTHER}.")
         if status < 400 and not location:
             return RequestError(f"{self.provider} answers with a status that holds no answer {words}.")
         if status < 400:
@@ -364,15 +364,18 @@ class HTTPChatCompletionClient(ChatCompletionClient):
         )
         return RequestError(f"{self.provider} refuses the request {words}.{help}")
 
-    def _finish(self, error: ModelError, request: Request, response: Any) -> None:
-        """Say who failed, and take out what nobody may see."""
-        error.provider = error.provider or self.provider
+    def _finish(self, error: ModelError, request: Request | None, response: Any) -> None:
+        """Say who failed, and where, and take out what nobody may see."""
+        if not error.provider:
+            error.provider = self.provider
+            server = shown(self._url).partition("://")[2].partition("/")[0]
+            error.args = (f"model {self._model!r} at {server}: {error}",)
         if response is not None:
             names = ("x-request-id", "request-id", "apim-request-id", "x-ms-request-id", "cf-ray")
             error.status = error.status or response.status_code
             said = next((response.headers[name] for name in names if response.headers.get(name)), None)
             error.request_id = said or error.request_id
-        error.args = (presentable(str(error), request.secrets()),)
+        error.args = (presentable(str(error), request.secrets() if request else ()),)
 
 
 def _without_secrets(url: str) -> str:

@@ -140,7 +140,7 @@ class Exchange:
         try:
             return await guard.step(work)
         except ModelTimeout as error:
-            error.provider = error.provider or self._client.provider
+            self._client._finish(error, getattr(self, "request", None), None)
             raise
         finally:
             guard.release()

@@ -360,7 +360,10 @@ def failure(error: Exception, begun: bool) -> Exception:
     if names & {"LocalProtocolError", "InvalidURL", "UnsupportedProtocol", "UnicodeError"}:
         return RequestError(f"the request cannot be sent: {text}")
     if names & {"OSError", "TransportError"}:
-        return Again(ConnectionFailed(f"the server cannot be reached, or the connection broke: {text}"))
+        advice = "" if begun else " Check base_url, and that the server runs."
+        if "[SSL" in text:
+            advice = " If it speaks plain HTTP, its base_url begins with http://."
+        return Again(ConnectionFailed(f"the server cannot be reached, or the connection broke: {text}.{advice}"))
     if type(error).__module__.split(".")[0] in ("httpx", "httpcore", "httpx2", "httpcore2", "h11"):
         return ModelError(f"the HTTP library failed: {type(error).__name__}: {text}")
     return error

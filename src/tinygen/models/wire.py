@@ -325,8 +325,9 @@ def keepable(value: Any, what: str) -> Any:
 
 
 def start_of(text: str, count: int = 200) -> str:
-    """The beginning of a text, for an error message."""
-    return repr(text[:count] + ("..." if len(text) > count else ""))
+    """The beginning of a text, for an error message; what to do about a web page."""
+    page = " (a web page: check base_url)" if text.lstrip("\ufeff \t\r\n")[:1] == "<" else ""
+    return repr(text[:count] + ("..." if len(text) > count else "")) + page
 
 
 def expect(value: Any, kind: type[Any], what: str) -> Any:
@@ -368,6 +369,7 @@ def counts_in(usage: Any, **places: str) -> dict[str, int]:
 
 QUOTA = "insufficient_quota"
 BAD_KEY = "invalid_api_key"  # which some report with status 400
+OR_ANOTHER = ", or another model (FallbackClient)"  # advice that a FallbackClient has followed already
 
 
 @dataclass

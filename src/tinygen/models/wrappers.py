@@ -25,6 +25,7 @@ from ..errors import (
 from ..journal import remark, what_failed
 from ..messages import CreateResult, RequestUsage
 from . import ChatCompletionClient, will_answer
+from .wire import OR_ANOTHER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -231,11 +232,12 @@ class _Several(Wrapper):
         if len(failures) == 1:
             return error
         before = "; ".join(f"{type(each).__name__}: {each}" for each in failures[:-1])
+        words = f"{error} (The last of {len(failures)} clients. Before it: {before})"
         try:
             summed = copy.copy(error)  # the client may raise the same object again
         except TypeError:  # a class of the user's that is made in a way of its own
             return error
-        summed.args = (f"{error} (The last of {len(failures)} clients. Before it: {before})",)
+        summed.args = (words.replace(OR_ANOTHER, ""),)
         summed.__cause__ = error
         return summed
 
