@@ -332,15 +332,16 @@ def positive_int(name: str, value: Any, *, or_zero: bool = False) -> int:
     return value
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` if one of `known` is near `name`, else what there is to choose from."""
+def did_you_mean(name: str, known: Iterable[str], *, listed: bool = False) -> str:
+    """`; did you mean 'x'?` if one of `known` is near `name`; else, or if `listed`, what there is to choose from."""
     import difflib
 
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1)
+    choice = ", ".join(map(repr, names)) or "none"
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.65)
     if near:
-        return f"; did you mean {near[0]!r}?"
-    return f"; known: {', '.join(map(repr, names)) or 'none'}"
+        return f"; did you mean {near[0]!r}?" + (f" Known: {choice}" if listed else "")
+    return f"; known: {choice}"
 
 
 def of_another_copy(value: Any, *expected: type) -> str:

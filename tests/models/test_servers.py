@@ -159,6 +159,16 @@ def test_an_unknown_provider_is_told_which_there_are() -> None:
         OpenAIChatCompletionClient(model="m", server="grog")
 
 
+@pytest.mark.parametrize("name", ["foo", "mine", "antropic"])
+def test_the_providers_are_listed_once_and_only_a_near_one_is_proposed(name: str) -> None:
+    with pytest.raises(ConfigError) as failed:
+        create_client(f"{name}:m")
+
+    words = str(failed.value)
+    assert words.count("'groq'") == 1 and "?;" not in words
+    assert ("did you mean" in words) == (name == "antropic")
+
+
 @pytest.mark.parametrize("name", ["gpt-4o", ":m", "openai:", ""])
 def test_a_name_that_says_too_little_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="'provider:model'"):

@@ -425,9 +425,8 @@ def create_client(name: str | None = None, **options: Any) -> ChatCompletionClie
     if not provider or not model:
         raise ConfigError(f"a model is named 'provider:model', such as 'openai:gpt-4o-mini', not {name!r}")
     if provider not in NATIVE and provider not in COMPATIBLE:
-        known = sorted({*NATIVE, *COMPATIBLE})
         raise ConfigError(
-            f"unknown provider {provider!r}{did_you_mean(provider, known)}; there are {', '.join(known)}. "
+            f"unknown provider {provider!r}{did_you_mean(provider, {*NATIVE, *COMPATIBLE}, listed=True)}. "
             f"For any other server that speaks OpenAI's protocol: 'openai:{model}' with its base_url."
         )
     if provider not in NATIVE:

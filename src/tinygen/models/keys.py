@@ -37,7 +37,7 @@ def known_server(name: str) -> tuple[str, str, str]:
     """The row of `COMPATIBLE` under a name. Raises `ConfigError`."""
     if name in COMPATIBLE:
         return COMPATIBLE[name]
-    raise ConfigError(f"no server {name!r} is known{did_you_mean(name, COMPATIBLE)}; there are {', '.join(COMPATIBLE)}")
+    raise ConfigError(f"no server {name!r} is known{did_you_mean(str(name), COMPATIBLE, listed=True)}")
 
 
 def base_variable(name: str) -> str:
