@@ -175,6 +175,18 @@ def test_a_name_that_says_too_little_is_refused(name: str) -> None:
         create_client(name)
 
 
+@pytest.mark.parametrize("said", [None, "", "gpt-4o"])
+def test_a_name_that_was_not_given_leads_to_the_variable_that_stands_for_it(
+    said: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TINYGEN_MODEL", raising=False)
+    if said is not None:
+        monkeypatch.setenv("TINYGEN_MODEL", said)
+
+    with pytest.raises(ConfigError, match=f"not '{said or ''}'; .*TINYGEN_MODEL"):
+        create_client()
+
+
 def test_the_environment_says_which_model_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:
     without_keys(monkeypatch)
     with pytest.raises(ConfigError, match="'provider:model'"):

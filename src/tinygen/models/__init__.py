@@ -420,10 +420,11 @@ def create_client(name: str | None = None, **options: Any) -> ChatCompletionClie
     """
     from importlib import import_module
 
-    name = os.environ.get("TINYGEN_MODEL", "") if name is None else name
-    provider, _, model = name.partition(":")
+    given = os.environ.get("TINYGEN_MODEL", "") if name is None else name
+    provider, _, model = given.partition(":") if isinstance(given, str) else ("", "", "")
     if not provider or not model:
-        raise ConfigError(f"a model is named 'provider:model', such as 'openai:gpt-4o-mini', not {name!r}")
+        advice = "; pass one, or set the variable TINYGEN_MODEL to one" if name is None else ""
+        raise ConfigError(f"a model is named 'provider:model', such as 'openai:gpt-4o-mini', not {given!r}{advice}")
     if provider not in NATIVE and provider not in COMPATIBLE:
         raise ConfigError(
             f"unknown provider {provider!r}{did_you_mean(provider, {*NATIVE, *COMPATIBLE}, listed=True)}. "
