@@ -24,6 +24,7 @@ from tinygen import (
     Event,
     FallbackClient,
     FunctionCall,
+    OpenAIChatCompletionClient,
     ReplayChatCompletionClient,
     RequestUsage,
     Response,
@@ -269,10 +270,17 @@ async def test_a_cost_limit_does_not_go_on_when_a_price_turned_out_to_be_unknown
     inner = ReplayChatCompletionClient(lambda request: said("x", 1, 1), model_info=info("inner", None))
     team = RoundRobinGroupChat([AssistantAgent("a", Around(inner))], max_turns=5)
 
-    with pytest.raises(RuntimeError, match="needs the price"):
+    with pytest.raises(RuntimeError, match=r"needs the price.* that of 'inner' is not known"):
         await team.run(task="x", limits=RunLimits(cost=100))
 
     assert len(inner.create_calls) == 1
+
+
+async def test_a_cost_limit_names_the_model_without_a_price_and_first_the_table_that_takes_one() -> None:
+    model = OpenAIChatCompletionClient(model="my-model", base_url="http://localhost:9")
+
+    with pytest.raises(ConfigError, match=r"that of 'my-model' is not known: add it to tinygen\.PRICES"):
+        await AssistantAgent("a", model).run(task="x", limits=RunLimits(cost=1))
 
 
 async def test_listeners_are_told_what_a_call_and_a_run_cost() -> None:

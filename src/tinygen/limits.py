@@ -86,7 +86,7 @@ class Ledger:
         ledgers = (self, *self.above)
         for ledger in ledgers:
             if ledger.limits is not NO_LIMITS:
-                ledger._check(kind, priced)
+                ledger._check(kind, priced, name)
         tools: tuple[str, ...] = (name,)
         for ledger in ledgers:
             if kind == "model":
@@ -178,7 +178,7 @@ class Ledger:
             count(parts, key, usage, cost, calls)
         return parts
 
-    def _check(self, kind: str, priced: bool) -> None:
+    def _check(self, kind: str, priced: bool, name: str) -> None:
         limits = self.limits
         if kind == "tool":
             self._refuse("tool_calls", self.tool_calls, limits.tool_calls)
@@ -187,9 +187,11 @@ class Ledger:
             self._refuse("tokens", self.prompt_tokens + self.completion_tokens, limits.tokens)
             self._refuse("cost", self.cost, limits.cost)
             if limits.cost is not None and (self.unpriced or not priced):
+                model = next((key[1] for key, _, cost, _ in self.kept if cost is None), name)
                 raise ConfigError(
-                    "RunLimits(cost=...) needs the price of every model that is called; give it as model_info['price'] "
-                    "= {'prompt': ..., 'completion': ...} per million tokens, or add the model to tinygen.PRICES"
+                    f"RunLimits(cost=...) needs the price of every model called; that of {model!r} is not known: "
+                    "add it to tinygen.PRICES as {'prompt': ..., 'completion': ...} per million tokens, 0 if free, "
+                    "or to a whole model_info as 'price'"
                 )
 
     def _refuse(self, limit: str, used: float, allowed: float | None) -> None:

@@ -567,6 +567,11 @@ def test_each_family_of_models_is_somebodys_or_unknown() -> None:
     assert ModelFamily.is_openai(known_info("gpt-4.1-mini")["family"])
 
 
+def test_a_model_info_that_says_too_little_is_told_what_is_missing_and_what_is_no_key_of_it() -> None:
+    with pytest.raises(ConfigError, match=r"lacks 'vision', .*It holds 'visoin', which is none of its keys: vision, "):
+        client(model_info={"visoin": True, "price": {}})
+
+
 def test_model_info_given_by_hand_counts() -> None:
     model = client(
         model="gpt-4o", model_info={"vision": False, "function_calling": True, "json_output": True, "family": "z"}

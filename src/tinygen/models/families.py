@@ -134,7 +134,12 @@ def checked_info(info: Mapping[str, Any]) -> ModelInfo:
         raise ConfigError(f"model_info must be a dict, not {info!r}")
     missing = [key for key in ("vision", "function_calling", "json_output", "family") if key not in info]
     if missing:
-        raise ConfigError(f"model_info lacks {', '.join(map(repr, missing))}")
+        keys = "vision, function_calling, json_output, structured_output, family, multiple_system_messages, price"
+        unknown = [key for key in info if key not in keys.split(", ")]
+        raise ConfigError(
+            f"model_info lacks {', '.join(map(repr, missing))}; it stands for all that is known of the model"
+            + (f". It holds {', '.join(map(repr, unknown))}, which is none of its keys: {keys}" if unknown else "")
+        )
     whole: ModelInfo = {"structured_output": False, **info}  # type: ignore[typeddict-item]
     return whole
 
