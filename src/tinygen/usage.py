@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 MILLION = 1_000_000  # tokens that a price is for
 
+_sound: dict[str, Mapping[str, Any]] = {}  # the price of a model that was tried last
+
 
 class RequestUsage(Record, kw_only=False, tagged=False):
     """Tokens of one model call, or of several together.
@@ -148,11 +150,27 @@ def cost_of(usage: RequestUsage, price: Mapping[str, Any] | None) -> float | Non
             long, write = usage.cache_write_1h_tokens, price.get("cache_write", full)
             spent += (usage.cache_write_tokens - long) * (write - full)
             spent += long * (price.get("cache_write_1h", write) - full)
-        return float(spent) / MILLION
+        return float(spent / MILLION)
     except (AttributeError, KeyError, TypeError) as error:
         raise ConfigError(
             f"a price is {{'prompt': ..., 'completion': ..., 'cached': ...}} per million tokens, not {price!r:.200}"
         ) from error
+
+
+def sound_price(model: str, price: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """The price, tried once, also what is `above`, on a call with tokens of every kind. Raises `ConfigError`."""
+    if price is None or _sound.get(model) is price:
+        return price
+    try:
+        sizes = (4, price["above"]["tokens"] + 4) if price.get("above") is not None else (4,)
+        for size in sizes:
+            used = RequestUsage(size, 1, 1, cache_write_tokens=2, cache_write_1h_tokens=1)
+            if not 0 <= (cost := cost_of(used, price) or 0.0) < float("inf"):
+                raise ConfigError(f"a call would cost {cost:g} by {price!r:.200}")
+    except (AttributeError, KeyError, TypeError, ConfigError) as error:
+        raise ConfigError(f"the price of model {model!r} cannot be used: {error}") from error
+    _sound[model] = price
+    return price
 
 
 def _add_tokens(total: RequestUsage, usage: RequestUsage) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from loopback import Loopback, json_reply
 from tinygen import (
     PRICES,
     AssistantAgent,
+    ConfigError,
     FunctionCall,
     OpenAIChatCompletionClient,
     ReplayChatCompletionClient,
@@ -18,7 +20,7 @@ from tinygen import (
     RunLimits,
     UserMessage,
 )
-from tinygen.models import prices
+from tinygen.models import permissive, prices
 from tinygen.models.prices import price_of
 from tinygen.usage import cost_of
 
@@ -115,3 +117,41 @@ async def test_the_price_of_a_client_goes_before_the_table() -> None:
 
     assert usage.cost == pytest.approx(1.0)
     assert (await usage_of(model="gpt-4o", model_info=info)).cost == pytest.approx((600 * 2.5 + 400 * 1.25 + 1e3) / 1e6)
+
+
+@pytest.mark.parametrize(
+    "price",
+    [
+        {"prompt": "1", "completion": "2"},
+        {"prompt": 1},
+        {"prompt": 1, "completion": -2e9},
+        {"prompt": 1, "completion": float("nan")},
+        {"prompt": 1, "completion": 1, "cached": "free"},
+        {"prompt": 1, "completion": 1, "cache_write": "2"},
+        {"prompt": 1, "completion": 1, "above": {"tokens": 10, "prompt": 2}},
+        {"prompt": 1, "completion": 1, "above": {"prompt": 2, "completion": 2}},
+        [1, 2],
+    ],
+)
+@pytest.mark.parametrize("where", ["table", "info"])
+async def test_a_price_that_is_none_is_refused_before_the_first_call_and_names_the_model(
+    where: str, price: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more: dict[str, Any] = {}
+    if where == "table":
+        monkeypatch.setitem(PRICES, "q", price)
+    else:
+        more = {"model_info": {**permissive("x"), "price": price}}
+    async with Loopback([json_reply(ANSWER)]) as server:
+        client = OpenAIChatCompletionClient(base_url=server.url, model="q", **more)
+        with pytest.raises(ConfigError, match="the price of model 'q' cannot be used: "):
+            await AssistantAgent("a", client).run(task="x")
+
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("price", [{"prompt": 0, "completion": 0}, {"prompt": Decimal(1), "completion": Decimal(2)}])
+async def test_a_price_may_be_nothing_and_any_number(price: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PRICES, "q", price)
+
+    assert (await usage_of(model="q")).cost == float(sum(price.values()) and 0.0012)

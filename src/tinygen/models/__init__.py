@@ -14,6 +14,7 @@ from ..journal import effect, effect_stream
 from ..messages import AssistantMessage, CreateResult, RequestUsage, ThoughtChunk
 from ..run import current_scope
 from ..telemetry import ambient
+from ..usage import sound_price
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -200,16 +201,19 @@ class ChatCompletionClient(Component):
         return 128_000 - self.count_tokens(messages, tools=tools)
 
     def billing(self) -> tuple[str, Mapping[str, Any] | None]:
-        """Under which name calls are counted, and the price: of the `model_info`, or by the name (see prices.py)."""
+        """Under which name calls are counted, and the price: of the `model_info`, or by the name (see prices.py).
+
+        Raises `ConfigError` for a price with which nothing can be counted.
+        """
         info, model = self.model_info, getattr(self, "_model", None)
         price = info.get("price")
         if not isinstance(model, str):
-            return info["family"], price
-        if price is None:
+            model = info["family"]
+        elif price is None:
             from .prices import price_of
 
             price = price_of(model)
-        return model, price
+        return model, sound_price(model, price)
 
     def identity(self) -> dict[str, Any]:
         """What tells the answers of this client from those of another, as JSON data without secrets.

@@ -24,6 +24,7 @@ from ..errors import (
     positive_int,
 )
 from ..messages import FunctionCall, RequestUsage, ThoughtChunk
+from ..usage import sound_price
 from . import ChatCompletionClient, class_name, will_answer
 from .asks import Request, checked_ask, reserved
 from .conversations import Conversations
@@ -322,7 +323,7 @@ class HTTPChatCompletionClient(ChatCompletionClient):
         if answer.kept and self._dialect.signed:
             answer.kept["by"] = f"{host_of(self._url)} {asked.extra.get('model') or self._model}"
         if isinstance(other := asked.extra.get("model"), str):
-            will_answer(self, (other, price_of(other)))
+            will_answer(self, (other, sound_price(other, price_of(other))))
         result = answer.result(self._reasons)
         result.usage = self._tokens.usage(asked, result)
         with _lock:
