@@ -19,6 +19,7 @@ from loopback import Loopback, Reply
 from shared_data import needs_shared, shared
 from tinygen.errors import (
     AuthenticationError,
+    ConfigError,
     ConnectionFailed,
     IncompleteResponse,
     ModelError,
@@ -442,3 +443,16 @@ def test_a_client_is_named_by_one_string(form: Format) -> None:
     options = {} if form.name == "ollama" else {"api_key": KEY}
 
     assert type(create_client(f"{provider}:m", **options)) is form.kind
+
+
+@each_format
+async def test_one_answer_may_be_asked_for_and_more_are_refused_in_words_about_answers(form: Format) -> None:
+    with pytest.raises(ConfigError, match="'n' must be 1, not 3: an agent takes one answer"):
+        form.client("http://localhost/v1", n=3)
+    reply = stream_reply(form, told(form, *TEXT, *END))
+    async with Loopback([reply]) as server, form.client(server.url, n=1) as client:
+        with pytest.raises(ConfigError, match="'n' must be 1, not 2: an agent takes one answer"):
+            await client.create(QUESTION, extra_create_args={"n": 2})
+        _ = [item async for item in client.create_stream(QUESTION, extra_create_args={"n": 1})]
+
+    assert '"n":' not in json.dumps(server.requests[0].json)

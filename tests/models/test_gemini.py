@@ -220,9 +220,9 @@ async def test_settings_under_the_usual_names_are_sent_under_geminis() -> None:
 @pytest.mark.parametrize("name", ["contents", "system_instruction", "candidate_count", "n", "stream"])
 async def test_what_the_client_sets_itself_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=name):
-        client(**{name: 1})
+        client(**{name: 2})
     with pytest.raises(ConfigError, match=name):
-        await client().create(QUESTION, extra_create_args={name: 1})
+        await client().create(QUESTION, extra_create_args={name: 2})
 
 
 @pytest.mark.parametrize(

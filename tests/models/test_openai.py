@@ -298,7 +298,7 @@ async def test_text_in_parts_is_fine_for_a_model_without_vision() -> None:
 @pytest.mark.parametrize("name", ["stream", "messages", "function_call", "functions", "n"])
 def test_fields_that_the_client_sets_itself_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=name):
-        client(**{name: 1})
+        client(**{name: 2})
 
 
 # --- what is understood

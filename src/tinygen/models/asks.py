@@ -80,6 +80,7 @@ def checked_ask(
             raise ConfigError(f"{name} must be a list, not {short(value)}")
     if not isinstance(extra_create_args, Mapping):
         raise ConfigError(f"extra_create_args must be a mapping, not {short(extra_create_args)}")
+    extra = for_one_answer(extra_create_args)
     schemas = [schema_of(tool) for tool in tools]
     if schemas and not info["function_calling"]:
         raise ConfigError("the model cannot call tools: model_info['function_calling'] is False; leave tools out")
@@ -93,7 +94,7 @@ def checked_ask(
         _no_pictures(messages)
     if not info.get("multiple_system_messages", False):
         messages = one_system_message(messages)
-    return Ask(messages, schemas, _choice(tool_choice, schemas), json_output, extra_create_args, stream)
+    return Ask(messages, schemas, _choice(tool_choice, schemas), json_output, extra, stream)
 
 
 def _choice(choice: ToolChoice, schemas: list[ToolSchema]) -> str | ToolSchema:
@@ -148,6 +149,17 @@ def parameters_of(tool: ToolSchema) -> dict[str, Any]:
 def reserved(name: str) -> ConfigError:
     """The error for a field of the request that callers may not set."""
     return ConfigError(f"{name!r} is set by the client itself; use create() or create_stream() instead of giving it")
+
+
+def for_one_answer(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The parameters without `n`, the number of answers. Raises `ConfigError` for another than 1."""
+    if "n" not in parameters:
+        return parameters
+    if parameters["n"] not in (None, 1):
+        raise ConfigError(
+            f"'n' must be 1, not {short(parameters['n'])}: an agent takes one answer of a call; ask again for another"
+        )
+    return {name: value for name, value in parameters.items() if name != "n"}
 
 
 def merged(roles: str, texts: Sequence[bytes], heads: Mapping[str, int]) -> Sequence[bytes]:

@@ -71,7 +71,7 @@ REASONS: Mapping[str, Reason] = {
     "MODEL_ARMOR": "content_filter",
     "PROMPT_BLOCKED": "content_filter",  # ours, where the prompt was blocked for a reason that has no name here
 }
-RESERVED = ("contents", "systemInstruction", "stream", "candidateCount", "n")  # the client's own business
+RESERVED = ("contents", "systemInstruction", "stream", "candidateCount")  # the client's own business
 UNSIGNED = "skip_thought_signature_validator"  # what Google says to send with calls that its models did not make
 
 # fields of `generationConfig`; every other one stands beside it

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from .wire import Reason
 
 REASONS: Mapping[str, Reason] = {"stop": "stop", "length": "length"}
-RESERVED = ("stream", "messages", "tools", "n")  # of the request: the client's own business
+RESERVED = ("stream", "messages", "tools")  # of the request: the client's own business
 PORT = 11434
 
 # fields of the request; every other setting is one of its `options`

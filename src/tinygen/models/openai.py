@@ -53,7 +53,7 @@ class OpenAIChatCompletionClient(HTTPChatCompletionClient):
     _reasons = REASONS
     _variables: Mapping[str, str] = {"api_key": "OPENAI_API_KEY"}
     _path = "/chat/completions"
-    _reserved: Sequence[str] = ("stream", "messages", "function_call", "functions", "n")
+    _reserved: Sequence[str] = ("stream", "messages", "function_call", "functions")
 
     def __init__(
         self,

@@ -384,7 +384,7 @@ class OpenAIResponsesClient(OpenAIChatCompletionClient):
     _decoder = ResponsesDecoder
     _reasons = REASONS
     _path = "/responses"
-    _reserved = ("stream", "messages", "input", "n")
+    _reserved = ("stream", "messages", "input")
 
     def __init__(self, *, model: str, store: bool = False, **options: Any) -> None:
         super().__init__(model=model, store=store, **options)
