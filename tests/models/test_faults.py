@@ -91,6 +91,20 @@ async def test_each_fault_raises_what_a_real_client_raises(odds: Any, error: Any
     assert [each.kind for each in client.injected] == list(odds)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("kind", ["rate_limit", "server_error", "timeout", "garbage", "cut_stream"])
+async def test_each_fault_is_one_of_the_client_or_of_the_provider_that_was_given(kind: Any, stream: bool) -> None:
+    openai = OpenAIChatCompletionClient(model="m", api_key="k")
+    assert FaultyClient(ChatCompletionCache(openai), **{kind: 1}).provider == "openai"
+    assert FaultyClient(model()).provider
+
+    client = FaultyClient(model(), provider="acme", **{kind: 1})
+    with pytest.raises(ModelError) as failed:
+        await (all_of(client.create_stream(ASKED)) if stream else client.create(ASKED))
+
+    assert failed.value.provider == "acme"
+
+
 async def test_a_cut_stream_shows_what_came_before_the_cut() -> None:
     client, seen = FaultyClient(model(), cut_stream=1), Counter[str]()
 

@@ -105,12 +105,21 @@ class FaultyClient(Wrapper):
         client: who answers, if nothing goes wrong.
         seed: anything with a lasting `repr`; the same seed gives the same faults.
         delay: seconds that `slow` waits, `timeout` takes, and `rate_limit` tells to wait.
+        provider: of the errors; default that of the client, or of the one it stands around.
     """
 
     def __init__(
-        self, client: ChatCompletionClient, *, seed: int | str = 0, delay: float = 0.01, **odds: Unpack[Odds]
+        self,
+        client: ChatCompletionClient,
+        *,
+        seed: int | str = 0,
+        delay: float = 0.01,
+        provider: str | None = None,
+        **odds: Unpack[Odds],
     ) -> None:
         super().__init__([client])
+        known = (getattr(each, "provider", "") for each in self._below().values() if each is not self)
+        self.provider = next(filter(None, known), "injected") if provider is None else provider
         self._dice = _Dice(seed, odds, delay)
         self.injected = self._dice.injected
 
@@ -120,7 +129,9 @@ class FaultyClient(Wrapper):
         result = await self._asks[0][0](messages, **arguments)
         if kind == "cut_stream":
             text = result.content if isinstance(result.content, str) else ""
-            raise IncompleteResponse("the answer breaks off (injected)", partial=text[: len(text) // 2])
+            raise IncompleteResponse(
+                "the answer breaks off (injected)", partial=text[: len(text) // 2], provider=self.provider
+            )
         return _same_ids(result) if kind == "duplicate_ids" else result
 
     async def _create_stream(
@@ -137,7 +148,9 @@ class FaultyClient(Wrapper):
                 if kind == "slow":
                     await cancellable(asyncio.sleep(self._dice.delay), token)
                 if kind == "cut_stream" and (not left or isinstance(item, CreateResult)):
-                    raise ConnectionFailed("the connection broke (injected)", partial="".join(shown))
+                    raise ConnectionFailed(
+                        "the connection broke (injected)", partial="".join(shown), provider=self.provider
+                    )
                 left -= 1
                 if isinstance(item, str):
                     shown.append(item)
@@ -150,14 +163,16 @@ class FaultyClient(Wrapper):
     async def _refuse(self, kind: str, token: CancellationToken | None) -> None:
         if kind in ("timeout", "slow"):
             await cancellable(asyncio.sleep(self._dice.delay), token)
+        by = self.provider
         if kind == "rate_limit":
-            raise RateLimitError("too many requests (injected)", status=429, retry_after=self._dice.delay)
+            wait = self._dice.delay
+            raise RateLimitError("too many requests (injected)", status=429, retry_after=wait, provider=by)
         if kind == "server_error":
-            raise ServerError("the server failed (injected)", status=503)
+            raise ServerError("the server failed (injected)", status=503, provider=by)
         if kind == "timeout":
-            raise ModelTimeout("nothing came in time (injected)")
+            raise ModelTimeout("nothing came in time (injected)", provider=by)
         if kind == "garbage":
-            raise ProtocolError("the answer is not JSON (injected)")
+            raise ProtocolError("the answer is not JSON (injected)", provider=by)
 
 
 def _same_ids(result: CreateResult) -> CreateResult:
