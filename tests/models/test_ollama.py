@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from loopback import Loopback, Reply, json_reply, pieces
 from recorded import check_calls, recorded, requests
 from tinygen import AssistantAgent, ChatCompletionClient, codec
-from tinygen.errors import ConfigError, IncompleteResponse, ModelError, ProtocolError, RequestError
+from tinygen.errors import AuthenticationError, ConfigError, IncompleteResponse, ModelError, ProtocolError, RequestError
 from tinygen.messages import (
     AssistantMessage,
     CreateResult,
@@ -537,3 +537,33 @@ def test_what_is_left_of_the_context_is_counted_from_the_size_that_ollama_was_to
 
     assert small.remaining_tokens(QUESTION) == 4096 - small.count_tokens(QUESTION)
     assert large.remaining_tokens(QUESTION) == 128_000 - large.count_tokens(QUESTION)
+
+
+async def key_sent(**options: Any) -> tuple[str | None, Any]:
+    """What a request says of who asks, and its body."""
+    async with Loopback([json_reply(ANSWER)]) as server, client(server.url, **options) as model:
+        await model.create(QUESTION)
+    return server.requests[0].headers.get("authorization"), server.requests[0].json
+
+
+async def test_a_key_goes_into_the_header_and_not_into_the_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OLLAMA_API_KEY", raising=False)
+    header, body = await key_sent(api_key="sk-of-mine")
+    assert header == "Bearer sk-of-mine" and "sk-of-mine" not in json.dumps(body)
+    assert (await key_sent())[0] is None
+
+    monkeypatch.setenv("OLLAMA_API_KEY", "sk-of-the-cloud")
+    assert (await key_sent())[0] == "Bearer sk-of-the-cloud"
+    assert (await key_sent(api_key=""))[0] is None
+    assert (await key_sent(headers={"Authorization": "Basic YTpi"}))[0] == "Basic YTpi"
+
+
+async def test_a_refused_key_leads_to_the_argument_and_stays_secret_in_errors_and_documents() -> None:
+    async with Loopback([json_reply({"error": "unauthorized sk-of-mine"}, 401)]) as server:
+        model = client(server.url, api_key="sk-of-mine")
+        with pytest.raises(AuthenticationError, match=r"OLLAMA_API_KEY or pass api_key.*headers=\{") as failed:
+            await model.create(QUESTION)
+
+    assert "sk-of-mine" not in str(failed.value)
+    document = model.dump_component().model_dump_json()
+    assert "sk-of-mine" not in document and "OLLAMA_API_KEY" in document

@@ -24,7 +24,7 @@ from .asks import body_of, checked, json_instruction, parameters_of, reserved
 from .base import HTTPChatCompletionClient
 from .chat import logprobs_of
 from .dialects import OLLAMA, fitted_schema
-from .keys import host_of
+from .keys import host_of, usable_key
 from .sse import LineDecoder
 from .wire import (
     Answer,
@@ -227,13 +227,15 @@ class OllamaChatCompletionClient(HTTPChatCompletionClient):
         headers: sent with every request.
         follow_redirects: AutoGen's; redirects are never followed.
         base_url: the same as `host`.
+        api_key: sent as a bearer token, which Ollama's cloud and proxies want; default OLLAMA_API_KEY, else none.
         add_name_prefixes: begin each user message with who said it.
         more: the other arguments of `HTTPChatCompletionClient`, and further fields of every request: think, keep_alive,
             format; others are added to `options`, also under the usual names such as max_tokens.
     """
 
     provider = "ollama"
-    key_help = "Put what this server asks for into headers."
+    key_help = "Set OLLAMA_API_KEY or pass api_key; what else a server asks for goes into headers={...}."
+    _variables = {"api_key": "OLLAMA_API_KEY"}
     _framing = LineDecoder
     _dialect = OLLAMA
     _decode = staticmethod(decode_response)
@@ -249,12 +251,16 @@ class OllamaChatCompletionClient(HTTPChatCompletionClient):
         headers: Mapping[str, str] | None = None,
         follow_redirects: bool = False,
         base_url: str | None = None,
+        api_key: str | None = None,
         add_name_prefixes: bool = False,
         **more: Any,
     ) -> None:
         super().__init__(model=model, **{"default_headers": headers, **more})
         self._fields = {"model": model, **request_fields({"options": options, **self._parameters})}
         self._url = f"{_address(host or base_url)}/api/chat"
+        key = os.environ.get("OLLAMA_API_KEY", "") if api_key is None else api_key
+        if key := usable_key(model, host_of(self._url), key, []):
+            self._headers["authorization"] = f"Bearer {key}"
         self._conversations = self._conversations_by(partial(encode_message, prefixes=add_name_prefixes))
 
     def _body(self, ask: Ask) -> bytes:
