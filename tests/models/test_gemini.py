@@ -39,6 +39,7 @@ from tinygen.messages import (
     UserMessage,
 )
 from tinygen.models import create_client
+from tinygen.models.anthropic import AnthropicVertexChatCompletionClient
 from tinygen.models.base import Waiting
 from tinygen.models.gemini import GeminiChatCompletionClient
 from tinygen.models.generate import REASONS, UNSIGNED, GeminiDecoder, decode_response, encode_message
@@ -958,3 +959,29 @@ def test_a_model_nobody_knows_has_a_window_and_can_do_everything() -> None:
 
     assert made.model_info["structured_output"]
     assert made.remaining_tokens(QUESTION) == 1_048_576 - made.count_tokens(QUESTION)
+
+
+@pytest.mark.parametrize(
+    ("base_url", "address"),
+    [
+        ("https://generativelanguage.googleapis.com", "https://generativelanguage.googleapis.com/v1beta"),
+        ("https://generativelanguage.googleapis.com/v1/", "https://generativelanguage.googleapis.com/v1"),
+        ("http://localhost:4000/gemini/", "http://localhost:4000/gemini/v1beta"),
+        ("http://localhost:4000/v1beta/proxy", "http://localhost:4000/v1beta/proxy"),
+    ],
+)
+def test_an_address_without_a_version_gets_one(base_url: str, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", base_url)
+    given = GeminiChatCompletionClient(model="g", api_key=KEY, base_url=base_url)
+
+    assert given._url == GeminiChatCompletionClient(model="g", api_key=KEY)._url == f"{address}/models/g"
+
+
+def test_an_address_of_vertex_without_a_version_gets_one_too() -> None:
+    root = "https://aiplatform.googleapis.com"
+    gemini = GeminiChatCompletionClient(model="g", project="p", token="t", base_url=root)
+    claude = AnthropicVertexChatCompletionClient(model="c", project="p", auth_token="t", base_url=root)
+
+    assert gemini._url == GeminiChatCompletionClient(model="g", project="p", token="t")._url
+    assert claude._url == AnthropicVertexChatCompletionClient(model="c", project="p", auth_token="t")._url
+    assert (gemini._url.split("/")[3], claude._url.split("/")[3]) == ("v1beta1", "v1")

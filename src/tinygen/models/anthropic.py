@@ -22,7 +22,7 @@ from .claude import (
     version_of,
 )
 from .dialects import ANTHROPIC
-from .keys import host_of, server_at, usable_key
+from .keys import host_of, server_at, usable_key, with_version
 from .wire import short
 
 TYPE_CHECKING = False
@@ -239,8 +239,9 @@ class AnthropicVertexChatCompletionClient(AnthropicChatCompletionClient):
         if api_key or not (self._token or self._token_provider):
             raise ConfigError("Vertex takes no API key; pass auth_token or token_provider")
         host = "" if self._region == "global" else f"{self._region}-"
-        base_url = (base_url or f"https://{host}aiplatform.googleapis.com/v1").rstrip("/")
+        base_url = base_url or f"https://{host}aiplatform.googleapis.com"
         self.provider = host_of(base_url)
+        base_url = with_version(base_url, "v1")
         place = f"projects/{self._project}/locations/{self._region}"
         self._url = f"{base_url}/{place}/publishers/anthropic/models/{self._model}"
         self.key_help = "Pass an auth_token that is valid, or a token_provider that gives one."

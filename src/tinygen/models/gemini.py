@@ -17,7 +17,7 @@ from .generate import (
     encode_request,
     request_fields,
 )
-from .keys import host_of, usable_key
+from .keys import host_of, usable_key, with_version
 from .wire import expect, parse
 
 TYPE_CHECKING = False
@@ -40,7 +40,7 @@ class GeminiChatCompletionClient(HTTPChatCompletionClient):
     Args:
         model: the name of the model, such as "gemini-2.5-flash".
         api_key: default GEMINI_API_KEY, else GOOGLE_API_KEY.
-        base_url: with the version; default GOOGLE_GEMINI_BASE_URL, else Google's.
+        base_url: with or without the version; default GOOGLE_GEMINI_BASE_URL, else Google's.
         project: of Vertex AI; default GOOGLE_CLOUD_PROJECT. It, `location`, `token`, `token_provider` or a true
             GOOGLE_GENAI_USE_VERTEXAI choose Vertex AI.
         location: default GOOGLE_CLOUD_LOCATION, else "global".
@@ -83,9 +83,10 @@ class GeminiChatCompletionClient(HTTPChatCompletionClient):
         self._conversations = self._conversations_by(partial(content_text, model=model, prefixes=add_name_prefixes))
 
     def _at_studio(self, base_url: str | None, api_key: str | None) -> str:
-        given = base_url or os.environ.get("GOOGLE_GEMINI_BASE_URL")
-        root = (given or "https://generativelanguage.googleapis.com/v1beta").rstrip("/")
-        key = usable_key(self._model, host_of(root), api_key, ["GEMINI_API_KEY", "GOOGLE_API_KEY"])
+        root = base_url or os.environ.get("GOOGLE_GEMINI_BASE_URL") or "https://generativelanguage.googleapis.com"
+        host = host_of(root)
+        root = with_version(root, "v1beta")
+        key = usable_key(self._model, host, api_key, ["GEMINI_API_KEY", "GOOGLE_API_KEY"])
         if key:
             self._headers["x-goog-api-key"] = key
         self.key_help = "Set GEMINI_API_KEY or pass api_key to a key that this server accepts."
@@ -105,10 +106,9 @@ class GeminiChatCompletionClient(HTTPChatCompletionClient):
                 f"Pass one of them; `gcloud auth print-access-token` prints a token.",
                 provider=self.provider,
             )
-        root = (
-            base_url or f"https://{_HOSTS.get(location) or f'{location}-aiplatform'}.googleapis.com/v1beta1"
-        ).rstrip("/")
+        root = base_url or f"https://{_HOSTS.get(location) or f'{location}-aiplatform'}.googleapis.com"
         host_of(root)
+        root = with_version(root, "v1beta1")
         path = self._model.removeprefix("models/")
         path = path if "/" in path else f"publishers/google/models/{path}"
         if not path.startswith("projects/"):

@@ -33,6 +33,12 @@ def host_of(url: str) -> str:
     return host
 
 
+def with_version(url: str, version: str) -> str:
+    """An address without a slash at its end; the version goes there if it says none, such as v1 or v1beta."""
+    url = url.rstrip("/")
+    return url if re.search(r"/v\d\w*(/|$)", url) else f"{url}/{version}"
+
+
 def known_server(name: str) -> tuple[str, str, str]:
     """The row of `COMPATIBLE` under a name. Raises `ConfigError`."""
     if name in COMPATIBLE:
