@@ -178,7 +178,7 @@ class _Writer:
 
 def _is_hidden(value: Any, name: str, path: str) -> bool:
     """Whether a variable is to stand for a value. Raises `EncodeError` for several secrets: one cannot."""
-    if not value or not _is_secret(name):
+    if not value or not is_secret(name):
         return False
     found = (
         isinstance(value, Mapping) and set(value) != {"env"} and not _is_reference(value) and not _is_document(value)
@@ -282,7 +282,7 @@ def _read(value: Any, path: str, name: str, *, make: bool = True) -> Any:
         return [_read(each, f"{path}[{at}]", name, make=make) for at, each in enumerate(value)]
     if not isinstance(value, Mapping):
         return value
-    if _is_secret(name) and set(value) == {"env"}:
+    if is_secret(name) and set(value) == {"env"}:
         return _secret(value["env"], path)
     if make and _is_reference(value):
         return find(value[REGISTERED], path)[0]
@@ -394,7 +394,7 @@ def public_arguments(it: Component, leave_out: Collection[str] = ()) -> dict[str
 
 def _public(value: Any) -> Any:
     if isinstance(value, Mapping):
-        shown = {name: _public(each) for name, each in value.items() if not _is_secret(str(name))}
+        shown = {name: _public(each) for name, each in value.items() if not is_secret(str(name))}
         return {name: each for name, each in shown.items() if each is not None and each != {}}
     if isinstance(value, (list, tuple)):
         return [_public(each) for each in value]
@@ -419,7 +419,8 @@ _SECRET_VARIABLE = re.compile(r"[A-Z0-9_]+_(KEY|TOKEN)")  # as names of environm
 _WITH_PASSWORD = re.compile(r"([a-z][a-z0-9+.-]*://)[^/\s@]*:[^/\s@]+@", re.IGNORECASE)
 
 
-def _is_secret(name: str) -> bool:
+def is_secret(name: str) -> bool:
+    """Whether what has this name is a secret, by the way such names are written."""
     return _SECRET_VARIABLE.fullmatch(name) is not None or _SECRET.search(name.lower().replace("-", "_")) is not None
 
 

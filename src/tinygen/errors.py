@@ -334,14 +334,18 @@ def positive_int(name: str, value: Any, *, or_zero: bool = False) -> int:
 
 def did_you_mean(name: str, known: Iterable[str], *, listed: bool = False) -> str:
     """`; did you mean 'x'?` if one of `known` is near `name`; else, or if `listed`, what there is to choose from."""
-    import difflib
-
     names = sorted(known)
     choice = ", ".join(map(repr, names)) or "none"
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.65)
-    if near:
-        return f"; did you mean {near[0]!r}?" + (f" Known: {choice}" if listed else "")
+    if near := nearest(name, names):
+        return f"; did you mean {near!r}?" + (f" Known: {choice}" if listed else "")
     return f"; known: {choice}"
+
+
+def nearest(name: str, known: Iterable[str], likeness: float = 0.65) -> str | None:
+    """The one of `known` that `name` may be meant for, if there is one; `likeness` is 1 for the same."""
+    import difflib
+
+    return next(iter(difflib.get_close_matches(name, sorted(known), n=1, cutoff=likeness)), None)
 
 
 def of_another_copy(value: Any, *expected: type) -> str:

@@ -456,3 +456,34 @@ async def test_one_answer_may_be_asked_for_and_more_are_refused_in_words_about_a
         _ = [item async for item in client.create_stream(QUESTION, extra_create_args={"n": 1})]
 
     assert '"n":' not in json.dumps(server.requests[0].json)
+
+
+@each_format
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("apikey", "did you mean 'api_key'"),
+        ("API_KEY", "did you mean 'api_key'"),
+        ("baseUrl", "did you mean 'base_url'"),
+        ("max_retry", "did you mean 'max_retries'"),
+        ("client_secret", "looks like a secret"),
+        ("session_token", "looks like a secret"),
+    ],
+)
+def test_a_slip_in_the_name_of_an_argument_is_not_sent_to_the_provider(form: Format, name: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=f"has no argument '{name}'; .*{words}") as failed:
+        form.client("http://localhost/v1", **{name: "sk-of-mine"})
+
+    assert "sk-of-mine" not in str(failed.value)
+
+
+@each_format
+def test_a_slip_in_the_name_of_a_common_field_is_warned_of(form: Format) -> None:
+    with pytest.warns(UserWarning, match="'temprature' is sent to the provider as it is; did you mean 'temperature'"):
+        form.client("http://localhost/v1", temprature=1)
+
+
+@each_format
+def test_a_field_that_only_its_provider_knows_is_sent_without_a_word(form: Format) -> None:
+    for name in ("xtc_threshold", "typ_p", "speed", "models", "topK", "prompt_cache_key", "min_new_tokens", "n_probs"):
+        form.client("http://localhost/v1", **{name: 1})

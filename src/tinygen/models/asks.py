@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .. import codec
-from ..errors import ConfigError, did_you_mean
+from ..errors import ConfigError, did_you_mean, nearest
 from ..messages import FunctionExecutionResultMessage, SystemMessage, UserMessage
 from . import schema_of
 from .wire import clean, dumps, short
@@ -21,6 +23,25 @@ if TYPE_CHECKING:
     from . import ModelInfo, Tool, ToolChoice, ToolSchema
 
 _VERSION = "api-version"  # the one thing in an address's query that is no secret
+
+# fields of requests that are common, or easily taken for a slip in another one; there are many more
+FIELDS = frozenset(
+    "cache_control cached_content chat_template_kwargs container context_management conversation do_sample "
+    "dry_multiplier early_stopping enable_thinking extra_body extra_headers extra_query f16_kv format "
+    "frequency_penalty generation_config grammar guided_choice guided_grammar guided_json guided_regex ignore_eos "
+    "include include_reasoning instructions json_schema keep_alive labels length_penalty logit_bias logprobs "
+    "low_vram main_gpu max_completion_tokens max_new_tokens max_output_tokens max_prompt_tokens max_tokens "
+    "max_tool_calls mcp_servers media_resolution metadata min_p min_tokens mirostat mirostat_eta mirostat_tau "
+    "modalities models num_batch num_beams num_ctx num_gpu num_keep num_predict num_retries num_thread numa options "
+    "output_config parallel_tool_calls penalize_newline plugins prediction presence_penalty previous_response_id "
+    "prompt prompt_cache_key prompt_cache_retention provider random_seed reasoning reasoning_effort "
+    "reasoning_format repeat_last_n repeat_penalty repetition_penalty response_format response_json_schema "
+    "response_logprobs response_mime_type response_modalities response_schema route safe_prompt safety_identifier "
+    "safety_settings search_parameters seed service_tier skip_special_tokens speech_config stop stop_sequences "
+    "stop_token_ids store stream_options system system_instruction temperature text tfs_z think thinking "
+    "thinking_config tool_choice tool_config tools top_a top_k top_logprobs top_p transforms truncate "
+    "truncation typical_p use_mlock use_mmap user verbosity vocab_only web_search_options".split()
+)
 
 
 @dataclass
@@ -149,6 +170,41 @@ def parameters_of(tool: ToolSchema) -> dict[str, Any]:
 def reserved(name: str) -> ConfigError:
     """The error for a field of the request that callers may not set."""
     return ConfigError(f"{name!r} is set by the client itself; use create() or create_stream() instead of giving it")
+
+
+def check_names(kind: type[Any], parameters: Mapping[str, Any]) -> None:
+    """Look for slips among the further fields of a client's requests; any provider's own field may be one of them.
+
+    Raises `ConfigError` for a name that looks like a secret's, or nearly like that of an argument of the constructor.
+    Warns of one that is nearly that of a common field.
+    """
+    for name in parameters:
+        if name in FIELDS:
+            continue
+        plain = re.sub("(?<=[a-z])(?=[A-Z])", "_", name).replace("-", "_").lower()
+        if plain in FIELDS:
+            continue
+        from ..blueprints import is_secret
+
+        if near := nearest(plain, _arguments_of(kind), 0.8):
+            raise ConfigError(
+                f"{kind.__name__} has no argument {name!r}; did you mean {near!r}? "
+                f"(A field of requests that is called so goes into extra_create_args.)"
+            )
+        if is_secret(plain):
+            raise ConfigError(
+                f"{kind.__name__} has no argument {name!r}; it looks like a secret, and would be sent as a field of "
+                f"every request"
+            )
+        if near := nearest(plain, FIELDS, 0.9):
+            warnings.warn(f"{name!r} is sent to the provider as it is; did you mean {near!r}?", stacklevel=4)
+
+
+def _arguments_of(kind: type[Any]) -> set[str]:
+    """The names of the arguments that a client's constructor knows, and those of the classes it derives from."""
+    makers = [vars(each)["__init__"] for each in kind.__mro__[:-1] if "__init__" in vars(each)]
+    found = [each for make in makers for each in inspect.signature(make).parameters.values()]
+    return {each.name for each in found if each.kind is each.KEYWORD_ONLY and not each.name.startswith("_")}
 
 
 def for_one_answer(parameters: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -26,7 +26,7 @@ from ..errors import (
 from ..messages import FunctionCall, RequestUsage, ThoughtChunk
 from ..usage import sound_price
 from . import ChatCompletionClient, class_name, will_answer
-from .asks import Request, checked_ask, for_one_answer, reserved
+from .asks import Request, check_names, checked_ask, for_one_answer, reserved
 from .conversations import Conversations
 from .dialects import CHAT, with_fitting_names
 from .exchange import Exchange, Waiting
@@ -131,6 +131,7 @@ class HTTPChatCompletionClient(ChatCompletionClient):
         self._max_retry_wait = _seconds("max_retry_wait", max_retry_wait, or_zero=True)
         parameters.pop("model_capabilities", None)  # AutoGen's, deprecated there
         self._refuse_reserved(parameters)
+        check_names(type(self), parameters)
         self._parameters = dict(for_one_answer(parameters))
         self._headers = dict(HEADERS)
         self._default_headers = checked_headers(default_headers or {})
