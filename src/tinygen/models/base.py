@@ -91,7 +91,8 @@ class HTTPChatCompletionClient(ChatCompletionClient):
         max_retry_wait: seconds; a provider that asks for a longer wait makes the call fail at once.
         default_headers: sent with every request.
         http_client: an `httpx.AsyncClient` of yours, or what behaves like one; it is not closed with this client.
-        parameters: further fields of every request.
+        parameters: further fields of every request; a name that looks like a secret's, or like a slip in the name of an
+            argument, is refused.
     """
 
     provider = "the provider"

@@ -21,7 +21,7 @@ from ..messages import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from typing import Any, Literal
+    from typing import Any, Literal, NoReturn
 
     Reason = Literal["stop", "length", "function_calls", "content_filter", "unknown"]
 
@@ -450,8 +450,8 @@ def shown(url: str) -> str:
     return re.sub(r"//[^/]*@", "//", url).partition("?")[0]
 
 
-def raise_error_in(data: Any) -> None:
-    """Raise the `ModelError` for an error that came inside an answer with status 200."""
+def raise_error_in(data: Any) -> NoReturn:
+    """Raise the `ModelError` for an error that came inside an answer with status 200; always, whatever that holds."""
     said = complaint(data)
     words = f"the provider broke off with an error: {said.message}" + (f" ({said.code})" if said.code else "")
     raise ModelError(words, request_id=said.request_id)
