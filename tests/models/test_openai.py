@@ -855,7 +855,7 @@ async def test_a_strict_tool_is_closed_or_sent_without_strictness() -> None:
         *({"default_headers": value} for value in ({"x": 5}, {"x": "é"}, {"x": "a\nb"}, {"x y": "a"}, [("a", "b")])),
         *({"default_headers": {name: "5"}} for name in ("Content-Length", "transfer-encoding")),
         *({"base_url": f"http://{rest}/v1"} for rest in ("h:99999", "[::1", "a b", "h:abc", "e%zz", "h\n", "")),
-        *({name: 5} for name in ("base_url", "model", "api_key", "model_info")),
+        *({name: 5} for name in ("base_url", "model", "api_key", "model_info", "http_client")),
         {"model": ""},
     ],
 )

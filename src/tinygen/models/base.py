@@ -136,6 +136,8 @@ class HTTPChatCompletionClient(ChatCompletionClient):
         self._parameters = dict(for_one_answer(parameters))
         self._headers = dict(HEADERS)
         self._default_headers = checked_headers(default_headers or {})
+        if http_client is not None and not all(hasattr(http_client, name) for name in ("build_request", "send")):
+            raise ConfigError(f"http_client must be an httpx.AsyncClient, not {http_client!r:.80}")
         self._http_client = http_client
         self._waiting = _waiting or Waiting
         self._pools: dict[asyncio.AbstractEventLoop, Pool] = {}
