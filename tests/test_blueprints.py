@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from httpx import AsyncClient
 from hypothesis import given, settings, strategies
 
 import tinygen
@@ -527,7 +528,7 @@ def test_a_name_is_registered_for_one_thing_only() -> None:
             r"\$\.config\.runtime",
         ),
         (
-            lambda: OpenAIChatCompletionClient(model="m", base_url="http://localhost:1/v1", http_client=object()),
+            lambda: OpenAIChatCompletionClient(model="m", base_url="http://localhost:1/v1", http_client=AsyncClient()),
             r"\$\.config\.http_client",
         ),
         (lambda: OpenAIChatCompletionClient(model="m", base_url="http://u:pw@localhost/v1"), r"\$\.config\.base_url"),
