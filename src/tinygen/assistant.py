@@ -12,7 +12,6 @@ from .branches import fan_out
 from .cancellation import CancellationToken
 from .errors import ConfigError, DecodeError, Suspended, positive_int
 from .journal import effect
-from .memory import Memory, Recalled
 from .messages import (
     AssistantMessage,
     BaseChatMessage,
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from .agents import Said
+    from .memory import Memory
     from .messages import LLMMessage, MemoryContent
     from .model_context import ChatCompletionContext
     from .models import ChatCompletionClient
@@ -116,10 +116,8 @@ class AssistantAgent(ModelAgent):
         metadata: dict[str, str] | None = None,
     ) -> None:
         super().__init__(name, description, model_client, model_context, model_client_stream)
-        if not isinstance(memory, (list, tuple, type(None))) or not all(
-            isinstance(each, Memory) for each in memory or ()
-        ):
-            raise ConfigError(f"memory must be a list of Memory objects, not {memory!r:.80}")
+        if memory is not None:
+            _check_memory(memory)
         expect_client(model_client)
         by_template = _formatter(tool_call_summary_format)
         self._system_message = system_message
@@ -259,6 +257,8 @@ class _Turn(ModelTurn):
         texts = [] if agent._system_message is None else [agent._system_message]
         remembered: list[MemoryContent] = []
         if agent._memory:
+            from .memory import Recalled
+
             messages = await self.context.get_messages()
             for at, memory in enumerate(agent._memory):
                 request, recall = {"memory": at, "messages": len(messages)}, partial(memory.recall, messages)
@@ -414,6 +414,13 @@ def _hint(agent: str) -> None:
             "max_tool_iterations=... lets it go on (this is said once)",
             agent,
         )
+
+
+def _check_memory(memory: Any) -> None:
+    from .memory import Memory  # which few agents have
+
+    if not isinstance(memory, (list, tuple)) or not all(isinstance(each, Memory) for each in memory):
+        raise ConfigError(f"memory must be a list of Memory objects, not {memory!r:.80}")
 
 
 def _formatter(template: str) -> Callable[[FunctionCall, FunctionExecutionResult], str]:
